@@ -1,0 +1,49 @@
+"""MLflow as the laboratory notebook of Ultralytics YOLO.
+
+Public names are imported when they are first used: reading an error class or the version costs no torch, no
+Ultralytics and no MLflow.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow_yolo.datasets.dataset import load_dataset as load_dataset
+    from mlflow_yolo.exceptions import MlflowYoloError as MlflowYoloError
+    from mlflow_yolo.studies.freeze_ablation import run_freeze_ablation as run_freeze_ablation
+    from mlflow_yolo.studies.question import FreezeQuestion as FreezeQuestion
+    from mlflow_yolo.tracking.replay import replay as replay
+    from mlflow_yolo.tracking.run import open_run as open_run
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "FreezeQuestion": "mlflow_yolo.studies.question",
+    "MlflowYoloError": "mlflow_yolo.exceptions",
+    "load_dataset": "mlflow_yolo.datasets.dataset",
+    "open_run": "mlflow_yolo.tracking.run",
+    "replay": "mlflow_yolo.tracking.replay",
+    "run_freeze_ablation": "mlflow_yolo.studies.freeze_ablation",
+}
+
+__all__ = [
+    "FreezeQuestion",
+    "MlflowYoloError",
+    "__version__",
+    "load_dataset",
+    "open_run",
+    "replay",
+    "run_freeze_ablation",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

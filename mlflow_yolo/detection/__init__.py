@@ -1,0 +1,1 @@
+"""Measures of boxes against ground truth: matching, average precision, confusion, paired bootstrap."""

@@ -1,0 +1,57 @@
+"""Measures of the whole model at every optimizer step: gradient norm, loss scale and the first non-finite block.
+
+They cost two multi-tensor kernels a step and no wait for the device, so that no skipped or poisoned step goes unseen
+between the sampled ones.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlflow_yolo.statistics.epoch import NO_BLOCK, Grid
+from mlflow_yolo.statistics.gradients import clip_coefficient
+from mlflow_yolo.statistics.vectors import Floats, Ints
+
+FINITE = NO_BLOCK - 1
+"""Stands for "no block" in the column of the first non-finite block."""
+
+
+def global_sums(gradients: Sequence[Tensor], blocks: Tensor, scale: float | Tensor) -> Tensor:
+    """Return (3,) L2 norm over all gradients divided by `scale`, first non-finite block or `FINITE`, and `scale`.
+
+    Args:
+        gradients: At least one, before clipping, scaled by the loss scale; only read.
+        blocks: One block index per gradient, on the gradients' device; `NO_BLOCK` for one outside all blocks.
+        scale: The loss scale, a number or a scalar tensor (copied, so that the scaler may change it afterwards).
+    """
+    norms = torch.stack(torch._foreach_norm([g.float() for g in gradients], 2))  # .float(): float16 sums overflow
+    if not isinstance(scale, Tensor):
+        scale = torch.full((), scale, device=norms.device)  # filled on the device: torch.tensor would copy and wait
+    scale = scale.to(norms).reshape(())
+    # The backward pass goes from the last block to the first: the deepest one is where it broke.
+    first = torch.where(torch.isfinite(norms), FINITE, blocks).max()
+    return torch.stack([torch.linalg.vector_norm(norms) / scale, first.to(norms.dtype), scale])
+
+
+def global_grids(steps: Ints, sums: Floats, *, max_norm: float) -> tuple[Grid, ...]:
+    """Return what is in the kind `global`: gradient_norm, clip_coefficient, loss_scale, and nonfinite_block.
+
+    Args:
+        steps: (T,) optimizer steps.
+        sums: (T, 3) of `global_sums`.
+        max_norm: The trainer's clipping limit.
+    """
+    norm, first, scale = sums[:, :1], sums[:, 1:2], sums[:, 2:]
+    values = {"gradient_norm": norm, "clip_coefficient": clip_coefficient(norm, max_norm=max_norm), "loss_scale": scale}
+    finite, blocks = first == FINITE, np.array([NO_BLOCK])
+    return (
+        Grid("global", steps, blocks, values, np.ones(norm.shape, dtype=bool), finite[:, 0]),
+        Grid("global", steps, blocks, {"nonfinite_block": first}, ~finite, finite[:, 0]),
+    )
+
+
+def nonfinite_steps(steps: Ints, sums: Floats) -> tuple[tuple[int, int], ...]:
+    """Return (step, first non-finite block) of every step with a NaN or infinite gradient."""
+    return tuple((int(step), int(row[1])) for step, row in zip(steps, sums, strict=True) if row[1] != FINITE)

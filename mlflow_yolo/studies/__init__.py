@@ -1,0 +1,1 @@
+"""Studies: a parent run with one child run per configuration, resumable at any moment."""

@@ -1,0 +1,88 @@
+"""The one process that owns a study: it settles what a kill left behind, runs what is missing and shows progress."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from mlflow_yolo import keys
+from mlflow_yolo.studies.executors import Executor, Job
+from mlflow_yolo.studies.study import Study, Trial, read_result, wait_until_free
+from mlflow_yolo.tracking.journal import journal_path
+from mlflow_yolo.tracking.ownership import is_owned
+from mlflow_yolo.tracking.replay import close_interrupted, is_closed, replay
+from mlflow_yolo.tracking.run import TrackedRun, open_run
+from mlflow_yolo.tracking.target import Target
+
+
+class Watcher(Protocol):
+    """Who is told how a study goes (see `studies.progress`)."""
+
+    def epoch(self, trial: Trial, values: Mapping[str, Any]) -> None:
+        """An epoch of a trial has ended, with `epoch`, `epochs`, `metric` and `value`."""
+
+    def ended(self, trial: Trial, *, error: str | None) -> None:
+        """A trial has ended; `error` is None where it has a result."""
+
+
+def settle(study: Study) -> None:
+    """Close the runs that a kill left open: KILLED (interrupted), or as their result says; send what is left.
+
+    Raises:
+        WorkError: A worker of the killed driver does not go away.
+    """
+    for trial in study.trials:
+        for attempt in study.attempts(trial):
+            wait_until_free(attempt, is_owned=is_owned)
+            if is_closed(journal_path(attempt)):
+                continue
+            result = read_result(attempt)
+            if result is None:
+                close_interrupted(attempt)
+            else:
+                job = json.loads((attempt / "job.json").read_text())
+                open_run(attempt, **job["run"]).close("FINISHED" if result["status"] == "finished" else "FAILED")
+    replay(study.directory, interrupted=False)
+
+
+def run_pending(study: Study, executor: Executor, *, parent: TrackedRun, target: Target, watcher: Watcher) -> int:
+    """Run every trial that has no result; return how many failed.
+
+    Args:
+        study: The study, held by this process.
+        executor: Where trials run.
+        parent: The study's open parent run.
+        target: Where the runs go.
+        watcher: Who is told how it goes.
+    """
+    pending = {trial.key: trial for trial in study.pending()}
+    jobs = [Job(key, study.new_attempt(trial, _child_run(study, trial, parent, target))) for key, trial in pending.items()]
+    errors: dict[str, str] = {}
+    for event in executor.run(jobs):
+        trial = pending[event.key]
+        if event.kind == "progress" and "error" in event.values:
+            errors[event.key] = event.values["error"]
+        elif event.kind == "progress":
+            watcher.epoch(trial, event.values)
+        else:
+            if study.result(trial) is None:
+                errors.setdefault(event.key, _reason(study, trial, event.values["exit_code"]))
+            watcher.ended(trial, error=errors.get(event.key))
+    return len(errors)
+
+
+def _child_run(study: Study, trial: Trial, parent: TrackedRun, target: Target) -> dict[str, Any]:
+    """Return the arguments of `open_run` for a child."""
+    return {
+        **target.place,
+        "name": trial.name,
+        "parent_uid": parent.uid,
+        "parent_run_id": parent.run_id,
+        "study": study.name,
+        "tags": {keys.TAG_STUDY: study.name},
+    }
+
+
+def _reason(study: Study, trial: Trial, exit_code: int) -> str:
+    """Return why a trial ended without a result or an error of its own."""
+    console = study.attempts(trial)[-1] / "console.log"
+    return f"worker ended with code {exit_code}; see {console}"

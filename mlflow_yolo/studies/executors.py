@@ -1,0 +1,133 @@
+"""Where a study's trainings run: here, each in a process of its own.
+
+A worker is told what to do by a job file and tells its progress in JSON lines on its standard output. Its standard
+input is a pipe that nobody writes to: when the driver dies, however it dies, the pipe closes and the worker ends
+itself, so that no training is left behind.
+"""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+_SCRUBBED = ("MLFLOW_RUN_ID", "MLFLOW_RUN_NAME", "MLFLOW_RUN", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
+_GRACE_S = 20.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training to run: its key in the study, and the file that says what to do."""
+
+    key: str
+    file: Path
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a worker said: `progress` with values, or `ended` with its exit code."""
+
+    key: str
+    kind: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class _Worker:
+    job: Job
+    process: subprocess.Popen[bytes]
+    buffer: bytes = b""
+
+
+class Executor(Protocol):
+    """Where the jobs of a study run."""
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
+        """Yield what the jobs say until all have ended."""
+
+
+class SubprocessExecutor:
+    """Runs jobs in up to `workers` processes at once, each with `threads` threads."""
+
+    def __init__(self, *, workers: int, threads: int) -> None:
+        self._workers = workers
+        self._threads = threads
+        self._running: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
+        """Yield what the workers say, until all jobs have ended; closing the iterator stops the workers."""
+        waiting = list(jobs)
+        try:
+            while waiting or self._running:
+                while waiting and len(self._running) < self._workers:
+                    self._start(waiting.pop(0))
+                for key, _ in self._selector.select(timeout=0.5):
+                    yield from self._read(key.data)
+        finally:
+            self._stop()
+
+    def _start(self, job: Job) -> None:
+        environment = {name: value for name, value in os.environ.items() if name not in _SCRUBBED}
+        threads = str(self._threads)
+        environment |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow_yolo.training.worker", str(job.file)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            env=environment,
+        )
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        worker = _Worker(job, process)
+        self._running.append(worker)
+        self._selector.register(process.stdout, selectors.EVENT_READ, worker)
+
+    def _read(self, worker: _Worker) -> Iterator[Event]:
+        """Yield the events in what a worker has written; an empty read means that it has ended."""
+        assert worker.process.stdout is not None
+        chunk = worker.process.stdout.read()
+        if chunk is None:
+            return
+        worker.buffer += chunk
+        *lines, worker.buffer = worker.buffer.split(b"\n")
+        for line in lines:
+            yield Event(worker.job.key, "progress", json.loads(line))
+        if not chunk:
+            yield self._ended(worker)
+
+    def _ended(self, worker: _Worker) -> Event:
+        assert worker.process.stdout is not None
+        self._selector.unregister(worker.process.stdout)
+        self._running.remove(worker)
+        code = worker.process.wait()
+        _close(worker.process)
+        return Event(worker.job.key, "ended", {"exit_code": code})
+
+    def _stop(self) -> None:
+        """Ask the workers to close their runs, then end those that do not."""
+        for worker in self._running:
+            worker.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE_S
+        for worker in self._running:
+            try:
+                worker.process.wait(timeout=max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+            _close(worker.process)
+        self._running.clear()
+        self._selector.close()
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()

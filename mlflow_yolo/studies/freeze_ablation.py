@@ -1,0 +1,157 @@
+"""How deep to freeze? One parent run, one child per configuration and seed, one table.
+
+Whatever interrupts it, starting it again goes on: finished children are kept, interrupted ones are closed as KILLED and
+done anew (a training begun again from its seed gives the same weights, one continued from `last.pt` would not).
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_yolo import keys
+from mlflow_yolo.studies import freeze_report
+from mlflow_yolo.studies.driver import run_pending, settle
+from mlflow_yolo.studies.executors import SubprocessExecutor
+from mlflow_yolo.studies.freeze_analysis import Child, FreezeAnalysis, analyse
+from mlflow_yolo.studies.freeze_figures import draw
+from mlflow_yolo.studies.progress import Progress
+from mlflow_yolo.studies.question import CheckedQuestion, FreezeQuestion, check_question
+from mlflow_yolo.studies.study import Study, default_name, open_study
+from mlflow_yolo.tracking.addresses import without_password
+from mlflow_yolo.tracking.replay import replay
+from mlflow_yolo.tracking.run import TrackedRun, open_run
+from mlflow_yolo.tracking.run_file import read_run_file
+from mlflow_yolo.tracking.store import check_store, ensure_store
+from mlflow_yolo.tracking.target import Target
+from mlflow_yolo.training.data_cache import warm_label_caches
+from mlflow_yolo.training.plan import Plan
+from mlflow_yolo.training.results import log_dataset
+from mlflow_yolo.training.subset import train_subset
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a freeze ablation ends with.
+
+    Attributes:
+        analysis: The comparison; None where no configuration has a result.
+        text: What the terminal shows.
+        n_failed: Children that failed.
+    """
+
+    analysis: FreezeAnalysis | None
+    text: str
+    n_failed: int
+
+
+def run_freeze_ablation(
+    question: FreezeQuestion, *, tracking: Target, workers: int, study: str | None, output: Path
+) -> Outcome:
+    """Run or resume a freeze ablation and return its outcome.
+
+    Args:
+        question: What to compare.
+        tracking: Where the runs go.
+        workers: Trainings at once.
+        study: Its name; None derives one from the question, so that the same command resumes.
+        output: The folder of all studies.
+
+    Raises:
+        InputError: Something in the question, the store or the folder cannot work; nothing has been trained.
+    """
+    checked = check_question(question)
+    config = {"tracking_uri": without_password(tracking.tracking_uri), "experiment": tracking.place_name, **checked.config}
+    name = study or default_name("freeze", config)
+    with open_study(output, name, config=config, trials=checked.trials, workers=workers) as opened:
+        if not ensure_store(tracking.tracking_uri).reachable:
+            notice = check_store(tracking.tracking_uri, journal_directory=opened.directory).message
+            print(f"note: {notice}", file=sys.stderr)
+        settle(opened)
+        return _run(opened, checked, tracking, workers)
+
+
+def _run(study: Study, question: CheckedQuestion, target: Target, workers: int) -> Outcome:
+    """Run what is missing under the parent run, and put together what all children show."""
+    parent = open_parent(study, target)
+    n_failed = 0
+    try:
+        parent.log_params(_params(question))
+        log_dataset(parent, question.dataset)
+        if study.pending():
+            warm_label_caches(question.dataset)
+            warm_label_caches(train_subset(question.dataset, study.directory / "shared"))
+            n_epochs = Plan.from_json(question.trials[0].plan).epochs
+            with Progress(study, n_epochs=n_epochs) as progress:
+                executor = SubprocessExecutor(workers=workers, threads=study.threads)
+                n_failed = run_pending(study, executor, parent=parent, target=target, watcher=progress)
+        analysis = analyse(_children(study, question))
+        if analysis:
+            _log_analysis(parent, analysis, study, question.dataset.root)
+    except KeyboardInterrupt:
+        parent.close("KILLED", state="interrupted", timeout_s=5.0, close_adopted=True)
+        raise
+    except BaseException:
+        parent.close("FAILED", close_adopted=True)
+        raise
+    parent.close("FAILED" if n_failed else "FINISHED", close_adopted=True)
+    return Outcome(analysis, _text(study, analysis, n_failed, replay(study.directory).n_pending), n_failed)
+
+
+def open_parent(study: Study, target: Target) -> TrackedRun:
+    """Return the study's parent run, the one it was started with where it is being resumed.
+
+    Under `mlflow run` the first run that was opened becomes the parent; a later one is tagged as a pointer to it.
+    """
+    earlier = read_run_file(study.directory)
+    known = earlier.run_id if earlier and earlier.uid == study.uid else None
+    if target.run_id and known and known != target.run_id:
+        pointer = open_run(study.directory / "pointers" / target.run_id, **target.place, run_id=target.run_id)
+        pointer.set_tags({keys.TAG_CONTINUES: known, keys.TAG_STUDY: study.name})
+        pointer.close()
+    return open_run(
+        study.directory,
+        **target.place,
+        uid=study.uid,
+        run_id=None if known else target.run_id,
+        name=target.run_name or study.name,
+        study=study.name,
+    )
+
+
+def _params(question: CheckedQuestion) -> dict[str, str | int | float]:
+    """Return the params of the parent run; under `mlflow run` those it has already keep their value."""
+    plan = question.trials[0].plan
+    return {
+        "freeze": ",".join(freeze.word for freeze in question.freezes),
+        "seeds": ",".join(str(seed) for seed in question.seeds),
+        "epochs": sum(stage["epochs"] for stage in plan["stages"]),
+        **{name: plan[name] for name in ("data", "imgsz", "batch", "optimizer")},
+        "lr0": plan["stages"][0]["lr0"],
+    }
+
+
+def _children(study: Study, question: CheckedQuestion) -> list[Child]:
+    """Return the finished trainings."""
+    pairs = [(seed, freeze) for seed in question.seeds for freeze in question.freezes]
+    found = [(pair, study.result(trial)) for pair, trial in zip(pairs, study.trials, strict=True)]
+    return [Child(freeze, seed, *result) for (seed, freeze), result in found if result is not None]
+
+
+def _log_analysis(parent: TrackedRun, analysis: FreezeAnalysis, study: Study, root: Path) -> None:
+    """Log the table, the figures, the report and the note into the parent run."""
+    pictures = draw(analysis, study.directory, root)
+    for picture in pictures:
+        parent.log_file(picture.file, "figures")
+    parent.log_text(freeze_report.csv(analysis), "table.csv")
+    parent.log_text(freeze_report.html(analysis, pictures), "report.html")
+    parent.set_tags({keys.TAG_NOTE: freeze_report.note(analysis)})
+    parent.log_metrics(freeze_report.metrics(analysis))
+
+
+def _text(study: Study, analysis: FreezeAnalysis | None, n_failed: int, n_pending: int) -> str:
+    lines = [freeze_report.terminal_text(analysis) if analysis else "No configuration has a result for every seed."]
+    if n_failed:
+        lines.append(f"{n_failed} trainings failed; start the same command again to try them again.")
+    if n_pending:
+        lines.append(f"{n_pending} records wait for the tracking server: mlflow-yolo replay {study.directory}")
+    return "\n".join(lines)

@@ -1,0 +1,174 @@
+"""What a freeze ablation asks, checked whole before anything is trained or written."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlflow_yolo.blocks import Freeze, parse_freeze, parse_seeds
+from mlflow_yolo.datasets.dataset import Dataset, load_dataset
+from mlflow_yolo.exceptions import ArgumentError
+from mlflow_yolo.studies.study import Trial
+from mlflow_yolo.training.arguments import check_arguments, check_device, check_imgsz, check_optimizer, check_positive
+from mlflow_yolo.training.checkpoint import Model, read_model
+from mlflow_yolo.training.plan import Plan, Stage, default_imgsz
+
+STRATEGIES = ("single", "two_stage")
+
+
+@dataclass(frozen=True)
+class FreezeQuestion:
+    """The parameters of `freeze_ablation`, as the user gave them.
+
+    Attributes:
+        data: An embedded dataset, a data.yaml or a classification folder.
+        model: A checkpoint, a yaml or a name.
+        freeze: Comma-separated depths and words.
+        seeds: Comma-separated whole numbers; the outer loop.
+        strategy: `single`, or `two_stage`: frozen first, then everything trains from the first stage's best.
+        epochs: Epochs of a single stage.
+        epochs1: Epochs of stage 1 (two_stage); None takes a third of `epochs`, at least one.
+        epochs2: Epochs of stage 2 (two_stage); None takes the rest of `epochs`, at least one.
+        imgsz: Input size in pixels; None takes 128 for the embedded digits, else 640.
+        batch: Images a batch.
+        device: `auto`, `cpu`, `0`, `0,1`, `mps`.
+        optimizer: An explicit optimizer.
+        lr0: Initial learning rate (of stage 1).
+        lr02: Initial learning rate of stage 2; None takes a tenth of `lr0`.
+        warmup_epochs: Warm-up of (the first) stage, epochs.
+        warmup_epochs2: Warm-up of stage 2, epochs.
+        statistics: `default` or `off`.
+        trust: Load a checkpoint that names foreign classes.
+        arguments: Further Ultralytics arguments.
+    """
+
+    data: str
+    model: str
+    freeze: str
+    seeds: str
+    strategy: str
+    epochs: int
+    epochs1: int | None
+    epochs2: int | None
+    imgsz: int | None
+    batch: int
+    device: str
+    optimizer: str
+    lr0: float
+    lr02: float | None
+    warmup_epochs: float
+    warmup_epochs2: float
+    statistics: str
+    trust: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CheckedQuestion:
+    """A question that can be answered.
+
+    Attributes:
+        dataset: The data.
+        model: The model.
+        freezes: The configurations, the baseline first.
+        seeds: The seeds.
+        trials: One per seed and configuration, seeds outermost.
+        config: What identifies the question, as JSON-able data.
+    """
+
+    dataset: Dataset
+    model: Model
+    freezes: tuple[Freeze, ...]
+    seeds: tuple[int, ...]
+    trials: tuple[Trial, ...]
+    config: dict[str, Any]
+
+
+def check_question(question: FreezeQuestion) -> CheckedQuestion:
+    """Return the question ready to be run.
+
+    Raises:
+        InputError: The first thing in it that cannot work, with its remedy.
+    """
+    if question.strategy not in STRATEGIES:
+        raise ArgumentError(f"strategy={question.strategy} does not exist. Use {' or '.join(STRATEGIES)}.")
+    check_positive(epochs=question.epochs, epochs1=question.epochs1, epochs2=question.epochs2, batch=question.batch)
+    imgsz = default_imgsz(question.data) if question.imgsz is None else check_imgsz(question.imgsz)
+    optimizer = check_optimizer(question.optimizer)
+    device = check_device(question.device)
+    arguments = check_arguments(question.arguments)
+    check_arguments({"lr0": question.lr0, "warmup_epochs": question.warmup_epochs})
+    seeds = parse_seeds(question.seeds)
+    model = read_model(question.model, trust=question.trust)
+    freezes = parse_freeze(question.freeze, model.blocks)
+    dataset = load_dataset(question.data, task=model.task)
+    _check_task(model, dataset)
+
+    def plan(freeze: Freeze, seed: int) -> Plan:
+        return Plan(
+            model=model.source,
+            data=question.data,
+            task=model.task,
+            stages=_stages(question, freeze),
+            seed=seed,
+            imgsz=imgsz,
+            batch=question.batch,
+            device=device,
+            optimizer=optimizer,
+            statistics=question.statistics,
+            arguments=arguments,
+        )
+
+    trials = tuple(
+        Trial(
+            key=f"freeze-{freeze.word}_seed-{seed}",
+            name=f"freeze={freeze.word} seed={seed}",
+            params={
+                "freeze": freeze.param,
+                "n_frozen_blocks": len(freeze.blocks),
+                "seed": seed,
+                "lr0": question.lr0,
+                "strategy": question.strategy,
+            },
+            plan=plan(freeze, seed).to_json(),
+        )
+        for seed in seeds
+        for freeze in freezes
+    )
+    return CheckedQuestion(dataset, model, freezes, seeds, trials, _config(question, dataset, model, freezes, trials))
+
+
+def _stages(question: FreezeQuestion, freeze: Freeze) -> tuple[Stage, ...]:
+    """Return the stages of one configuration; the baseline gets the same stages, with nothing frozen in either."""
+    if question.strategy == "single":
+        return (Stage(question.epochs, freeze.blocks, question.lr0, question.warmup_epochs),)
+    first = question.epochs1 or max(1, question.epochs // 3)
+    second = question.epochs2 or max(1, question.epochs - first)
+    return (
+        Stage(first, freeze.blocks, question.lr0, question.warmup_epochs),
+        Stage(second, (), question.lr02 or question.lr0 / 10, question.warmup_epochs2),
+    )
+
+
+def _check_task(model: Model, dataset: Dataset) -> None:
+    if model.task != dataset.task:
+        raise ArgumentError(
+            f"the model is for {model.task}, the data for {dataset.task}. "
+            f"Use data labelled for {model.task} or a {dataset.task} model."
+        )
+
+
+def _config(
+    question: FreezeQuestion, dataset: Dataset, model: Model, freezes: tuple[Freeze, ...], trials: tuple[Trial, ...]
+) -> dict[str, Any]:
+    """Return what identifies the question: every plan's content, the data by its fingerprint, the model by its bytes."""
+    plan = {key: value for key, value in trials[0].plan.items() if key not in ("stages", "seed", "model", "device")}
+    stages = [{**stage, "freeze": None} for stage in trials[0].plan["stages"]]
+    return {
+        **plan,
+        "model": model.sha256[:16] or model.source,
+        "dataset": dataset.fingerprint,
+        "strategy": question.strategy,
+        "stages": stages,
+        "freeze": [freeze.word for freeze in freezes],
+        "seeds": list({trial.params["seed"]: None for trial in trials}),
+    }

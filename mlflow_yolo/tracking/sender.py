@@ -1,0 +1,295 @@
+"""Sending a journal to MLflow: from its cursor to its end, in order, as often as needed, each value once.
+
+`Delivery` of a live run and `replay` of a left-over journal are the same code: both read the journal file. MLflow drops
+a metric that it already holds with the same key, step, time and value, and runs are found by their uid, so a batch that
+is sent twice (killed between the request and the cursor) changes nothing.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_yolo.exceptions import MlflowYoloError
+from mlflow_yolo.tracking import server
+from mlflow_yolo.tracking.addresses import absolute, answers, redact, with_password, without_password
+from mlflow_yolo.tracking.journal import (
+    FILE_TYPES,
+    Cursor,
+    Entry,
+    Record,
+    count_pending,
+    is_archived,
+    opening,
+    parse_lines,
+    read_all,
+    read_entries,
+    run_directory,
+)
+from mlflow_yolo.tracking.run_file import note_run_id
+from mlflow_yolo.tracking.server import ClientFactory, ServerRun, Undeliverable, find_or_create_run, undeliverable
+
+MAX_METRICS_PER_REQUEST = 1000
+SEND_INTERVAL_S = 1.0
+MAX_BACK_OFF_S = 30.0
+_VALUE_TYPES = frozenset({"metrics", "params", "tags"})
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What has become of a run's records.
+
+    Attributes:
+        n_pending: Records that are journaled but not at the server.
+        reason: Why, in one line; also says what was dropped or rejected. Empty when all went well.
+        n_dropped_metrics: Values lost because neither disk nor server could take them.
+        n_rejected: Entries that the server refused for good.
+    """
+
+    n_pending: int
+    reason: str = ""
+    n_dropped_metrics: int = 0
+    n_rejected: int = 0
+
+
+class ServerSilent(Undeliverable):
+    """Nobody answers at the tracking URI."""
+
+
+class JournalSender:
+    """Sends one journal. Not thread-safe: one thread at a time calls `send_pending`.
+
+    Args:
+        journal: The journal's path.
+        tracking_uri: Where to send; default the URI in the journal, with the password of the environment.
+        client_factory: Makes the MLflow client of a URI.
+        probe: Says quickly whether anybody answers at a URI.
+    """
+
+    def __init__(
+        self,
+        journal: Path,
+        *,
+        tracking_uri: str | None = None,
+        client_factory: ClientFactory = server.connect,
+        probe: Callable[[str], bool] = answers,
+    ) -> None:
+        self.journal = journal
+        self.cursor = Cursor.load(journal)
+        self.run: ServerRun | None = None
+        self._uri = None if tracking_uri is None else absolute(tracking_uri)
+        self._client_factory = client_factory
+        self._probe = probe
+        self._opening: Record | None = None
+
+    @property
+    def run_id(self) -> str | None:
+        """The server's id of the run, None until the server has been asked."""
+        return self.run.run_id if self.run else self.cursor.run_id
+
+    @property
+    def rejected(self) -> list[str]:
+        """What the server refused for good, one line each."""
+        return self.run.rejected if self.run else []
+
+    def n_pending(self) -> int:
+        """Return how many records of the journal file are not at the server."""
+        return count_pending(read_all(self.journal, min(self.cursor.values, self.cursor.files)), self.cursor)
+
+    def send_pending(self, *, tail: bytes = b"") -> None:
+        """Send everything after the cursor, then `tail`: lines that the disk did not take.
+
+        Raises:
+            Undeliverable: Something has to wait; what was sent is acknowledged in the cursor.
+        """
+        pending = read_entries(self.journal, min(self.cursor.values, self.cursor.files))
+        unwritten = list(parse_lines(tail))
+        if not pending and not unwritten:
+            return
+        run = self._server_run(unwritten)
+        while entries := read_entries(self.journal, self.cursor.values):
+            self._send_values(run, entries)
+        failure = self._try_files(run)
+        if unwritten:
+            self._send_tail(run, unwritten)
+        if failure is not None:
+            raise failure
+
+    def _server_run(self, unwritten: Sequence[Entry]) -> ServerRun:
+        """Return the run at the server, found or created on first use."""
+        if self._opening is None:
+            self._opening = opening(self.journal) or next(
+                (e.record for e in unwritten if e.record.get("type") == "open"), None
+            )
+            if self._opening is None:
+                raise Undeliverable(f"{self.journal} does not say which run it belongs to: delete it")
+        uri = self._uri or with_password(self._opening["tracking_uri"])
+        if not self._probe(uri):
+            raise ServerSilent(f"{redact(uri)} does not answer")
+        if self.run is None:
+            self.run = self._connect(uri, self._opening)
+        return self.run
+
+    def _connect(self, uri: str, record: Record) -> ServerRun:
+        try:
+            client = self._client_factory(uri)
+        except Exception as error:
+            raise undeliverable(error) from error
+        stored = without_password(uri)
+        if self.cursor.run_id and self.cursor.tracking_uri == stored:
+            return ServerRun(client, self.cursor.run_id)
+        run = find_or_create_run(client, {**record, "tracking_uri": stored})
+        known = self.cursor.run_id == run.run_id  # the same store under another name
+        self.cursor = (self.cursor if known else Cursor()).moved(tracking_uri=stored, run_id=run.run_id)
+        self.cursor.save(self.journal)
+        if not is_archived(self.journal):
+            note_run_id(run_directory(self.journal), uid=record["uid"], run_id=run.run_id)
+        return run
+
+    def _send_values(self, run: ServerRun, entries: Sequence[Entry]) -> None:
+        """Send metrics, params and tags in batches; other records end a batch and are handled by themselves."""
+        batch: list[Entry] = []
+        n_metrics = 0
+        for entry in entries:
+            if entry.record.get("type") in _VALUE_TYPES or entry.record.get("type") in FILE_TYPES:
+                batch.append(entry)
+                n_metrics += len(entry.record["values"]) if entry.record["type"] == "metrics" else 0
+                if n_metrics < MAX_METRICS_PER_REQUEST:
+                    continue
+            self._send_batch(run, batch)
+            batch, n_metrics = [], 0
+            if entry.end > self.cursor.values:
+                self._handle(run, entry.record)
+                self._acknowledge(values=entry.end)
+        self._send_batch(run, batch)
+
+    def _send_batch(self, run: ServerRun, batch: Sequence[Entry]) -> None:
+        if batch:
+            run.send([entry.record for entry in batch if entry.record["type"] in _VALUE_TYPES])
+            self._acknowledge(values=batch[-1].end)
+
+    def _handle(self, run: ServerRun, record: Record) -> None:
+        kind = record.get("type")
+        if kind == "open" and record.get("resumed"):
+            run.reopen()
+        elif kind == "dataset":
+            run.send_dataset(record)
+        elif kind == "rejected":
+            run.reject(record["reason"])
+        elif kind == "close":
+            self._try_files(run)  # files first where possible: who waits for FINISHED expects them
+            run.finish(record)
+
+    def _try_files(self, run: ServerRun) -> Undeliverable | None:
+        """Upload the files up to the end; return what stopped it, so that values go on."""
+        while entries := read_entries(self.journal, self.cursor.files):
+            for entry in entries:
+                if entry.record.get("type") in FILE_TYPES:
+                    try:
+                        self._send_file(run, entry.record)
+                    except Undeliverable as failure:
+                        return failure
+                    self._acknowledge(files=entry.end)
+            self._acknowledge(files=entries[-1].end)
+        return None
+
+    def _send_file(self, run: ServerRun, record: Record) -> None:
+        path = run_directory(self.journal) / record["path"]
+        if is_archived(self.journal) and path.is_file() and path.stat().st_mtime > self.journal.stat().st_mtime + 2:
+            run.reject(f"file {record['path']}: overwritten by a later run in the same directory")
+        else:
+            run.send_file(path, record["artifact_path"])
+
+    def _send_tail(self, run: ServerRun, entries: Sequence[Entry]) -> None:
+        run.send([entry.record for entry in entries if entry.record.get("type") in _VALUE_TYPES])
+        for entry in entries:
+            if entry.record.get("type") in FILE_TYPES:
+                self._send_file(run, entry.record)
+        for entry in entries:
+            self._handle(run, entry.record)
+
+    def _acknowledge(self, **position: int) -> None:
+        moved = self.cursor.moved(**position)
+        if moved != self.cursor:
+            self.cursor = moved
+            self.cursor.save(self.journal)
+
+
+class SenderThread:
+    """Keeps a live run's journal delivered: every second, backing off to 30 s while the server does not answer.
+
+    Args:
+        sender: What sends.
+        on_end: Called once when the thread ends (releases the journal).
+    """
+
+    def __init__(self, sender: JournalSender, *, on_end: Callable[[], None]) -> None:
+        self._sender = sender
+        self._on_end = on_end
+        self._tail = b""
+        self._stop = False
+        self._wanted = 0
+        self._done = 0
+        self._reason = ""
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="mlflow-yolo-sender", daemon=True)
+        self._thread.start()
+
+    def drain(self, *, deadline: float, tail: bytes = b"", n_attempts: int = 2) -> str:
+        """Send now and wait until all is sent, `n_attempts` failed, or `deadline` (time.monotonic) passed.
+
+        Returns:
+            What is in the way; empty when nothing is.
+        """
+        self._tail = tail
+        for attempt in range(n_attempts):
+            with self._changed:
+                self._wanted += 1
+                wanted = self._wanted
+                self._changed.notify_all()
+                answered = self._changed.wait_for(
+                    lambda wanted=wanted: self._done >= wanted or not self._thread.is_alive(),  # type: ignore[misc]
+                    max(0.0, deadline - time.monotonic()),
+                )
+                if not answered or self._done < wanted:
+                    return self._reason or "the tracking store has not answered in time"
+                if not self._reason:
+                    return ""
+            if attempt + 1 < n_attempts:
+                time.sleep(max(0.0, min(1.0, deadline - time.monotonic())))
+        return self._reason
+
+    def stop(self) -> None:
+        """Let the thread end after the request it is in; nobody waits for it."""
+        with self._changed:
+            self._stop = True
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        n_failures = 0
+        try:
+            while True:
+                pause_s = min(MAX_BACK_OFF_S, SEND_INTERVAL_S * 2**n_failures)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._stop or self._wanted > self._done, pause_s)
+                    if self._stop:
+                        return
+                    wanted = self._wanted
+                reason = self._attempt()
+                n_failures = min(n_failures + 1, 10) if reason else 0
+                with self._changed:
+                    self._reason, self._done = reason, wanted
+                    self._changed.notify_all()
+        finally:
+            self._on_end()
+
+    def _attempt(self) -> str:
+        try:
+            self._sender.send_pending(tail=self._tail)
+        except MlflowYoloError as error:
+            return str(error)
+        except Exception as error:  # a bug here must cost the delivery (replay is left), not the thread
+            return f"sending failed: {type(error).__name__}: {error}"
+        self._tail = b""
+        return ""

@@ -1,0 +1,151 @@
+"""Which model a word means, and whether its file may be opened: a checkpoint is code."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_yolo.blocks import Block, read_blocks
+from mlflow_yolo.exceptions import CheckpointError
+
+if TYPE_CHECKING:
+    from ultralytics import YOLO
+
+EMBEDDED = ("digits", "digits.pt")
+"""Words that mean the checkpoint shipped with this package."""
+
+_TRUSTED = re.compile(
+    r"""
+    torch\.nn\.modules\.\w+\.[A-Z]\w*              # layers
+    | ultralytics\.nn\.modules\.\w+\.[A-Z]\w*      # blocks and heads
+    | ultralytics\.nn\.tasks\.\w+Model              # the model classes; a function there could load another file
+    | ultralytics\.utils\.IterableSimpleNamespace
+    | torch\.torch_version\.TorchVersion | torch\.(Size|device|dtype)
+    | numpy\.(dtype|ndarray|(_core|core)\.multiarray\.(scalar|_reconstruct)|dtypes\.\w+)
+    | pathlib\.(\w*Path) | pathlib\._local\.(\w*Path) | types\.SimpleNamespace | collections\.\w+
+    | (builtins|__builtin__)\.(set|frozenset|slice|complex|bytearray|range|object|int|float|str|bool|list|dict|tuple)
+    """,
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that was found, scanned and read once.
+
+    Attributes:
+        source: What Ultralytics is given: an absolute path of a .pt or .yaml file, or a name it downloads or knows.
+        task: `detect`, `segment`, `classify`, `pose` or `obb`.
+        blocks: The blocks of its own yaml.
+        sha256: Digest of the checkpoint file, empty for a yaml.
+    """
+
+    source: str
+    task: str
+    blocks: tuple[Block, ...]
+    sha256: str
+
+
+def read_model(model: str, *, trust: bool = False) -> Model:
+    """Return what `model` is, after its file has been scanned.
+
+    Args:
+        model: `digits` for the shipped checkpoint, a path of a .pt or .yaml file, or a name Ultralytics knows
+            (`yolo11n.pt` is downloaded where it is missing, `yolo11n.yaml` is built untrained).
+        trust: Load a .pt file even when it names classes other than PyTorch's, NumPy's and Ultralytics'.
+
+    Raises:
+        CheckpointError: The file does not exist, is not a checkpoint, or names classes that are not trusted.
+    """
+    source = _locate(model)
+    path = Path(source)
+    if path.suffix == ".pt" and path.is_file() and not trust:
+        scan(path)
+    network = load(source)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix == ".pt" and path.is_file() else ""
+    return Model(source, str(network.task), read_blocks(_yaml(network)), sha256)
+
+
+def load(source: str, *, task: str | None = None) -> "YOLO":
+    """Return the Ultralytics model of a located `source`.
+
+    Raises:
+        CheckpointError: Ultralytics cannot load it.
+    """
+    from ultralytics import YOLO
+
+    try:
+        network = YOLO(source, task=task, verbose=False)
+        _yaml(network)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(
+            f"model={source} cannot be loaded: {reason[:300]}. Use a YOLO .pt checkpoint, a model yaml or a model name."
+        ) from error
+    return network
+
+
+def scan(path: Path) -> None:
+    """Check that a checkpoint names only classes of PyTorch, NumPy, Ultralytics and plain Python containers.
+
+    Nothing of the file is executed: PyTorch lists the globals that its pickle refers to.
+
+    Raises:
+        CheckpointError: The file is no checkpoint, or it names anything else (the first names are listed).
+    """
+    from torch.serialization import get_unsafe_globals_in_checkpoint
+
+    try:
+        names = get_unsafe_globals_in_checkpoint(path)
+    except Exception as error:
+        raise CheckpointError(f"model={path} is not a PyTorch checkpoint: {str(error)[:200]}. Use a .pt file.") from error
+    foreign = sorted(name for name in names if not _TRUSTED.fullmatch(name))
+    if foreign:
+        raise CheckpointError(
+            f"model={path} would run foreign code when loaded: it names {', '.join(foreign[:3])}. "
+            f"If you know where it comes from, add --trust."
+        )
+
+
+def _locate(model: str) -> str:
+    """Return the source that Ultralytics is given for the user's word."""
+    if model in EMBEDDED:
+        from mlflow_yolo.checkpoints import path
+
+        return str(path())
+    file = Path(model).expanduser()
+    if file.is_file():
+        return str(file.resolve())
+    if file.suffix not in (".pt", ".yaml", ".yml"):
+        raise CheckpointError(f"model={model} is neither a file nor a model name. Use a .pt or .yaml path, or digits.")
+    if file.parent == Path() and file.suffix != ".pt":
+        return model
+    return _download(model) if file.parent == Path() else _missing(model)
+
+
+def _download(name: str) -> str:
+    """Return the path of a checkpoint that Ultralytics publishes, downloaded where it is missing."""
+    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, attempt_download_asset
+
+    if name not in GITHUB_ASSETS_NAMES:
+        _missing(name)
+    try:
+        file = Path(attempt_download_asset(name))
+    except Exception as error:
+        raise CheckpointError(f"model={name} could not be downloaded: {error}. Pass a path of a .pt file.") from error
+    if not file.is_file():
+        raise CheckpointError(f"model={name} could not be downloaded (no network?). Pass a path of a .pt file.")
+    return str(file.resolve())
+
+
+def _missing(model: str) -> str:
+    raise CheckpointError(f"model={model} does not exist. Check the path, or use digits, the shipped checkpoint.")
+
+
+def _yaml(network: "YOLO") -> dict[str, Any]:
+    """Return the model yaml of a loaded network."""
+    yaml = getattr(network.model, "yaml", None)
+    if not isinstance(yaml, dict):
+        raise TypeError("it is not a YOLO model with a yaml")
+    return yaml

@@ -1,0 +1,101 @@
+"""What one training leaves behind: values and tables in its run, predictions beside its result file."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlflow_yolo import keys
+from mlflow_yolo.datasets.dataset import Dataset
+from mlflow_yolo.detection.evaluation import evaluate
+from mlflow_yolo.detection.samples import save_samples
+from mlflow_yolo.tracking.run import TrackedRun
+from mlflow_yolo.training.block_table import BlockRow
+from mlflow_yolo.training.measurement import Measurement as Measurement
+
+_LEARNING = ("overfit_gap", "epochs_to_90", "time_to_90_s")
+_PICTURES = ("*.png", "*.jpg")
+
+
+def log_dataset(run: TrackedRun, dataset: Dataset) -> None:
+    """Log the data as an input of the run: digest, place, and the images and objects of every split."""
+    profile = {
+        name: {"images": split.n_images, "backgrounds": split.n_backgrounds, "objects": split.n_objects}
+        for name, split in dataset.splits.items()
+    }
+    run.log_dataset(dataset.name, dataset.fingerprint, source=str(dataset.yaml), profile=profile, context="training")
+
+
+def keep_measurements(measured: Mapping[str, Measurement], directory: Path, *, n_classes: int) -> dict[str, Any]:
+    """Save every split's predictions under `predictions/` and return the values as JSON-able data.
+
+    Returns:
+        `measured`: per split its values, per-class values and number of images; `predictions`: per split the file's
+        path below `directory`; `operating_conf`: the confidence at which mean F1 peaks on val, absent without boxes.
+    """
+    found: dict[str, Any] = {"measured": {}, "predictions": {}}
+    (directory / "predictions").mkdir(parents=True, exist_ok=True)
+    for split, measurement in measured.items():
+        found["measured"][split] = {
+            "values": measurement.values,
+            "per_class": {name: dict(values) for name, values in measurement.final.per_class.items()},
+            "n_images": measurement.n_images,
+        }
+        path = directory / "predictions" / f"{split}.npz"
+        if measurement.samples:
+            save_samples(path, measurement.samples)
+        else:
+            np.savez_compressed(path, labels=measurement.labels)
+        found["predictions"][split] = str(path.relative_to(directory))
+    if samples := measured["val"].samples:
+        found["operating_conf"] = evaluate(samples, n_classes=n_classes).conf
+    return found
+
+
+def log_results(run: TrackedRun, result: Mapping[str, Any]) -> None:
+    """Log the values of a finished training that its callbacks could not know: by size, on test, about learning."""
+    values = {f"final/{name}": value for name, value in result["final"].items() if name.startswith("AP-")}
+    if test := result["measured"].get("test"):
+        values |= {f"test/{name}": value for name, value in test["values"].items()}
+        values |= per_class_metrics("test", test["per_class"])
+    values |= {name: result[name] for name in _LEARNING if name in result}
+    run.log_metrics(values)
+
+
+def per_class_metrics(prefix: str, per_class: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return AP50-95 per class under `prefix/AP50-95/<class>`; nothing above 20 classes (then `per_class.csv` alone)."""
+    if len(per_class) > keys.MAX_CLASSES_AS_METRICS:
+        return {}
+    segments = keys.class_segments(per_class)
+    values = [row["AP50-95"] for row in per_class.values()]
+    return {f"{prefix}/AP50-95/{name}": value for name, value in zip(segments, values, strict=True)}
+
+
+def log_tables(run: TrackedRun, rows: Sequence[BlockRow], measured: Mapping[str, Measurement]) -> None:
+    """Log `blocks.csv` and, where there are classes with boxes, `per_class.csv`."""
+    run.log_text(pd.DataFrame([asdict(row) for row in rows]).to_csv(index=False), "blocks.csv")
+    per_class = [
+        {"split": split, "class": name, **values}
+        for split, measurement in measured.items()
+        for name, values in measurement.final.per_class.items()
+    ]
+    if per_class:
+        run.log_text(pd.DataFrame(per_class).to_csv(index=False), "per_class.csv")
+
+
+def log_files(run: TrackedRun, save_dir: Path) -> None:
+    """Log Ultralytics' own files: arguments, results, plots and the best weights."""
+    for name in ("args.yaml", "results.csv"):
+        _log_existing(run, [save_dir / name], "")
+    for pattern in _PICTURES:
+        _log_existing(run, sorted(save_dir.glob(pattern)), "plots")
+    _log_existing(run, [save_dir / "weights" / "best.pt"], "weights")
+
+
+def _log_existing(run: TrackedRun, files: Iterable[Path], artifact_path: str) -> None:
+    for file in files:
+        if file.is_file():
+            run.log_file(file, artifact_path)

@@ -1,0 +1,125 @@
+"""One tracked training: train, then measure what came out, each number once and each with the split it is of."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlflow_yolo.blocks import read_blocks
+from mlflow_yolo.datasets.dataset import Dataset, load_dataset
+from mlflow_yolo.tracking.callbacks import TrainingCallbacks, attach
+from mlflow_yolo.tracking.final_values import FinalValues
+from mlflow_yolo.tracking.run import TrackedRun
+from mlflow_yolo.training import checkpoint, results
+from mlflow_yolo.training.block_table import block_table
+from mlflow_yolo.training.data import localise
+from mlflow_yolo.training.measurement import measure
+from mlflow_yolo.training.plan import Plan, Stage, domain_arguments
+from mlflow_yolo.training.subset import train_subset
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def train(plan: Plan, *, run: TrackedRun, directory: Path, shared: Path, report: Report) -> dict[str, Any]:
+    """Train a plan, log everything into `run` and return what a study needs to compare it, as JSON-able data.
+
+    Args:
+        plan: What to train.
+        run: An open run; it is not closed.
+        directory: Where this training writes: Ultralytics' files, statistics, predictions.
+        shared: Where files that several trainings use are kept (the fixed training subset).
+        report: Called after every epoch with `epoch`, `epochs` and the headline metric.
+    """
+    dataset = load_dataset(plan.data, task=plan.task)
+    results.log_dataset(run, dataset)
+    dataset = localise(dataset, directory)
+    callbacks = _train_stages(plan, dataset, run=run, directory=directory, report=report)
+    final = callbacks.final
+    assert final is not None, "the last stage ends with a final evaluation"
+    weights = callbacks.save_dir / "weights" / "best.pt"
+
+    def measured_on(data: Dataset, split: str) -> results.Measurement:
+        return measure(
+            weights,
+            data,
+            split=split,
+            imgsz=plan.imgsz,
+            batch=plan.batch,
+            device=plan.device,
+            directory=directory / "measured",
+        )
+
+    measured = {split: measured_on(dataset, split) for split in ("val", "test") if split in dataset.splits}
+    seen = measured_on(train_subset(dataset, shared), "val")
+    network = checkpoint.load(str(weights)).model
+    result = {
+        "task": dataset.task,
+        "names": list(dataset.names),
+        "final": dict(final.values) | measured["val"].by_size,
+        "overfit_gap": seen.final.headline[1] - measured["val"].final.headline[1],
+        **_speed_of_learning(callbacks, final),
+        **callbacks.summary(),
+        "curves": callbacks.curves(),
+        **results.keep_measurements(measured, directory, n_classes=len(dataset.names)),
+    }
+    results.log_results(run, result)
+    results.log_tables(run, block_table(network, read_blocks(network.yaml), imgsz=plan.imgsz), measured)
+    results.log_files(run, callbacks.save_dir)
+    return result
+
+
+def _train_stages(
+    plan: Plan, dataset: Dataset, *, run: TrackedRun, directory: Path, report: Report
+) -> TrainingCallbacks:
+    """Train every stage from the best weights of the one before; return the callbacks of the last."""
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    source, done, earlier = plan.model, 0, None
+    for number, stage in enumerate(plan.stages, start=1):
+        last = number == len(plan.stages)
+        callbacks = TrainingCallbacks(
+            run,
+            statistics=plan.statistics,
+            epoch_offset=done,
+            n_epochs=plan.epochs,
+            is_final=last,
+            report=report,
+            defaults=DEFAULT_CFG_DICT,
+            continues=earlier,
+        )
+        save_dir = directory / "train" if last else directory / f"stage{number}"
+        _train_stage(plan, stage, dataset, source=source, save_dir=save_dir, callbacks=callbacks)
+        source, done, earlier = str(save_dir / "weights" / "best.pt"), done + stage.epochs, callbacks
+    return callbacks
+
+
+def _train_stage(
+    plan: Plan, stage: Stage, dataset: Dataset, *, source: str, save_dir: Path, callbacks: TrainingCallbacks
+) -> None:
+    network = checkpoint.load(source, task=dataset.task)
+    attach(network, callbacks)
+    network.train(
+        data=str(dataset.yaml),
+        epochs=stage.epochs,
+        freeze=list(stage.freeze),
+        lr0=stage.lr0,
+        warmup_epochs=stage.warmup_epochs,
+        optimizer=plan.optimizer,
+        seed=plan.seed,
+        imgsz=plan.imgsz,
+        batch=plan.batch,
+        device=plan.device,
+        save_dir=str(save_dir),
+        exist_ok=True,
+        **domain_arguments(dataset.domain, plan.arguments),
+    )
+
+
+def _speed_of_learning(callbacks: TrainingCallbacks, final: FinalValues) -> dict[str, float]:
+    """Return the first epoch (1-based) that reached 90 % of the final value, and when it ended, in seconds."""
+    value = final.headline[1]
+    if value <= 0:
+        return {}
+    for epoch, (score, seconds) in enumerate(callbacks.headline_curve(), start=1):
+        if score >= 0.9 * value:
+            return {"epochs_to_90": epoch, "time_to_90_s": seconds}
+    return {}

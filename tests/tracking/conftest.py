@@ -1,0 +1,71 @@
+"""Tools to look into a test's store and to break the way to it."""
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from mlflow_yolo.tracking.run import TrackedRun, open_run
+
+
+@pytest.fixture
+def client(store: str) -> Iterator[MlflowClient]:
+    """A client of the fresh store, for looking at what arrived."""
+    opened = MlflowClient(tracking_uri=store)
+    yield opened
+    opened._tracking_client.store.engine.dispose()
+
+
+@pytest.fixture
+def open_tracked(store: str, tmp_path: Path) -> Iterator[Callable[..., TrackedRun]]:
+    """Opens runs in `tmp_path/run` and closes those that the test has left open."""
+    opened: list[TrackedRun] = []
+
+    def open_one(folder: str = "run", **given: Any) -> TrackedRun:
+        given.setdefault("tracking_uri", store)
+        opened.append(open_run(tmp_path / folder, **given))
+        return opened[-1]
+
+    yield open_one
+    for run in opened:
+        run.close(timeout_s=2.0)
+
+
+@dataclass
+class BrokenClient:
+    """A real client of which some calls raise: `breaks` is asked with the call's name and arguments."""
+
+    real: MlflowClient
+    breaks: Callable[[str, tuple[Any, ...], dict[str, Any]], Exception | None]
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self.real, name)
+        if not callable(attribute):
+            return attribute
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            error = self.breaks(name, args, kwargs)
+            if error is not None:
+                raise error
+            return attribute(*args, **kwargs)
+
+        return call
+
+
+@pytest.fixture
+def broken() -> type[BrokenClient]:
+    """The class of clients that break on purpose."""
+    return BrokenClient
+
+
+@pytest.fixture
+def dead_uri() -> str:
+    """A tracking server's address where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    return f"http://127.0.0.1:{port}"
