@@ -100,7 +100,9 @@ def common_options(function: F) -> F:
         option("debug", is_flag=True, help="Show the traceback of an error."),
         option("run_name", type=TEXT, default="auto", help="Name of the run."),
         option("tracking_uri", type=TEXT, default="auto", help="MLflow store [MLFLOW_TRACKING_URI, else ./mlflow.db]."),
-        option("experiment", type=TEXT, default="auto", help="MLflow experiment [MLFLOW_EXPERIMENT_NAME, else Default]."),
+        option(
+            "experiment", type=TEXT, default="auto", help="MLflow experiment [MLFLOW_EXPERIMENT_NAME, else Default]."
+        ),
     ):
         function = add(function)
     return function

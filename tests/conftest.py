@@ -128,3 +128,44 @@ def campaign_count() -> int:
 def repository() -> Path:
     """Return the root of the working tree."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the data.yaml of a tiny detection dataset: bright squares (class 0) and dark ones (class 1), 64 pixels."""
+    import numpy as np
+    import yaml
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("small-data")
+    generator = np.random.default_rng(0)
+    for split, count in {"train": 8, "val": 4, "test": 4}.items():
+        (root / "images" / split).mkdir(parents=True)
+        (root / "labels" / split).mkdir(parents=True)
+        for index in range(count):
+            pixels = generator.integers(96, 160, (64, 64, 3), dtype=np.uint8)
+            lines = []
+            for kind, left in enumerate((4, 36)):
+                side, top = int(generator.integers(14, 24)), int(generator.integers(4, 36))
+                pixels[top : top + side, left : left + side] = 230 if kind == 0 else 20
+                centre = ((left + side / 2) / 64, (top + side / 2) / 64)
+                lines.append(f"{kind} {centre[0]:.6f} {centre[1]:.6f} {side / 64:.6f} {side / 64:.6f}")
+            Image.fromarray(pixels).save(root / "images" / split / f"{split}{index}.png")
+            (root / "labels" / split / f"{split}{index}.txt").write_text("\n".join(lines) + "\n")
+    content = {"path": str(root), "train": "images/train", "val": "images/val", "test": "images/test"}
+    (root / "data.yaml").write_text(yaml.safe_dump({**content, "names": ["bright", "dark"]}))
+    return root / "data.yaml"
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the yaml of a YOLO11 detector of 0.1 M parameters for two classes."""
+    import yaml
+    from ultralytics.nn.tasks import yaml_model_load
+
+    content = yaml_model_load("yolo11n.yaml")
+    content |= {"nc": 2, "scales": {"n": [0.33, 0.0625, 256]}, "scale": "n"}
+    content.pop("yaml_file", None)
+    file = tmp_path_factory.mktemp("small-model") / "yolo11n-small.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file

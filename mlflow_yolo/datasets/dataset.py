@@ -9,8 +9,7 @@ Nothing is written into the user's folders.
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -19,17 +18,14 @@ import yaml
 
 from mlflow_yolo.datasets.data_yaml import DOMAIN_KEY, SPLITS, DataYaml, read_data_yaml
 from mlflow_yolo.datasets.digits import EMBEDDED, generate
-from mlflow_yolo.datasets.images import ImageCheck, check_image, find_images
-from mlflow_yolo.datasets.labels import LabelCheck, LabelRules, check_labels, label_path
+from mlflow_yolo.datasets.file_checks import Progress, check_all_images, check_all_labels
+from mlflow_yolo.datasets.images import ImageCheck, find_images
+from mlflow_yolo.datasets.labels import LabelCheck, LabelRules, label_path
 from mlflow_yolo.exceptions import DatasetError
 
 TASKS = ("detect", "segment", "classify", "pose", "obb")
 
-Progress = Callable[[int, int], None]
-"""Called with (files checked, files in all); from one thread, at most once a file."""
-
 _FOLDERS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
-_MAX_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -195,13 +191,13 @@ def _load_yaml(description: DataYaml, *, name: str | None, progress: Progress | 
             raise DatasetError(f"{file}: no images in '{split}': {sources[0]}. Correct '{split}:' or add images.")
     wanted = task or ("pose" if description.kpt_shape else None)
     rules = LabelRules(n_classes=len(description.names), task=wanted, kpt_shape=description.kpt_shape)
-    checks = _check_images([image for split in images.values() for image in split], progress=progress)
+    checks = check_all_images([image for split in images.values() for image in split], progress=progress)
     splits: dict[str, Split] = {}
     labels: dict[Path, LabelCheck] = {}
     for split, paths in images.items():
         candidates = [label_path(image) for image in paths]
         present = [candidate if candidate.is_file() else None for candidate in candidates]
-        labels |= _check_labels([candidate for candidate in present if candidate is not None], rules)
+        labels |= check_all_labels([candidate for candidate in present if candidate is not None], rules)
         splits[split] = _make_split(split, paths, present, labels, len(description.names))
         if not splits[split].n_objects:
             raise DatasetError(
@@ -241,7 +237,7 @@ def _load_folders(root: Path, *, name: str | None, progress: Progress | None) ->
     splits = {
         split: _make_folder_split(split, folder, names) for split, folder in folders.items() if folder is not None
     }
-    checks = _check_images([image for split in splits.values() for image in split.images], progress=progress)
+    checks = check_all_images([image for split in splits.values() for image in split.images], progress=progress)
     return Dataset(
         name=name or root.name,
         yaml=root,
@@ -293,32 +289,6 @@ def _find_images(source: Path) -> list[Path]:
         ) from error
 
 
-def _check_images(images: Sequence[Path], *, progress: Progress | None) -> dict[Path, ImageCheck]:
-    checks: dict[Path, ImageCheck] = {}
-    with ThreadPoolExecutor(_n_threads()) as pool:
-        for done, (image, check) in enumerate(zip(images, pool.map(check_image, images), strict=True), 1):
-            checks[image] = check
-            if progress is not None:
-                progress(done, len(images))
-    bad = [image for image in images if checks[image].problem]
-    if bad:
-        more = f", and {len(bad) - 1} more of {len(images)} images" if len(bad) > 1 else ""
-        raise DatasetError(
-            f"Image cannot be used: {bad[0]} ({checks[bad[0]].problem}){more}. Replace or remove what is broken."
-        )
-    return checks
-
-
-def _check_labels(labels: Sequence[Path], rules: LabelRules) -> dict[Path, LabelCheck]:
-    with ThreadPoolExecutor(_n_threads()) as pool:
-        checks = dict(zip(labels, pool.map(lambda label: check_labels(label, rules), labels), strict=True))
-    bad = [check for check in checks.values() if check.problem]
-    if bad:
-        more = f" ({len(bad) - 1} more label files have problems.)" if len(bad) > 1 else ""
-        raise DatasetError(bad[0].problem + more)
-    return checks
-
-
 def _decide_task(file: Path, labels: Mapping[Path, LabelCheck]) -> str:
     first = {check.polygons: label for label, check in labels.items() if check.polygons is not None}
     if len(first) > 1:
@@ -347,8 +317,13 @@ def _fingerprint(
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def _n_threads() -> int:
-    return min(_MAX_THREADS, 2 * (os.cpu_count() or 1))
-
-
-__all__ = ["DOMAIN_KEY", "TASKS", "ClassCount", "Dataset", "Split", "load_dataset", "write_ultralytics_yaml"]
+__all__ = [
+    "DOMAIN_KEY",
+    "TASKS",
+    "ClassCount",
+    "Dataset",
+    "Progress",
+    "Split",
+    "load_dataset",
+    "write_ultralytics_yaml",
+]

@@ -112,7 +112,6 @@ def _n_objects(matches: Matches, area: int) -> Floats:
 
 def _counts(right: Bools, ignored: Bools) -> tuple[Floats, Floats]:
     """Return (tp, seen), each (R, 1), at the true positives of one class and threshold."""
-    right = right & ~ignored
     where = np.flatnonzero(right)
     seen = np.cumsum(~ignored)[where]
     return np.arange(1.0, len(where) + 1)[:, None], seen[:, None].astype(np.float64)

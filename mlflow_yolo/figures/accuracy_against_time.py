@@ -65,7 +65,7 @@ def accuracy_against_time(
     style.dress(axes, x_label=f"training time [{unit}]", y_label=metric)
     axes.set_xlim(left=0)
     axes.margins(y=0.12)
-    style.legend(figure, entries)
+    style.legend(axes, entries)
     return figure
 
 

@@ -1,8 +1,10 @@
 """A statistic of every block over the epochs, as a heat map."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.ma as ma
 import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -27,18 +29,20 @@ def blocks_over_epochs(
     unit: str = "",
     frozen: npt.ArrayLike | None = None,
     log10: bool = False,
+    first_epoch: int = 1,
     subject: str = "",
 ) -> Figure:
     """Return the heat map of one statistic, blocks from top to bottom, epochs from left to right.
 
     Args:
-        values: (n_blocks, n_epochs), column 0 being epoch 1; NaN where nothing was measured.
+        values: (n_blocks, n_epochs); NaN where nothing was measured.
         blocks: Block names, for example `04-C3k2`.
         statistic: What the numbers are, for example `gradient L2 before clipping`.
         unit: Unit; empty when dimensionless.
         frozen: (n_blocks,) for the whole training or (n_blocks, n_epochs), True where the block was frozen; such cells
             are hatched, and a row that is frozen throughout is labelled so. None when nothing was.
         log10: Colours by the logarithm. Zero and negative values get the colour of the lowest positive one.
+        first_epoch: Number of the first column.
         subject: What was trained, appended to the title, for example `freeze 10, seed 0`.
 
     Returns:
@@ -54,34 +58,33 @@ def blocks_over_epochs(
     resting = _frozen_cells(frozen, table.shape)
     row_in = 0.21 if len(blocks) > 12 else 0.27
     figure = style.new_figure(width_in=8.4, height_in=max(row_in * len(blocks), 1.2) + 1.7)
-    scale = "logarithmic colours" if log10 else ""
-    details = [text for text in (unit or "dimensionless", scale) if text]
+    details = ", ".join([unit] * bool(unit) + ["logarithmic colours"] * log10)
     style.state(
         figure,
-        f"{statistic} by block and epoch [{', '.join(details)}]" + (f": {subject}" if subject else ""),
+        f"{statistic} by block and epoch" + f" [{details}]" * bool(details) + f": {subject}" * bool(subject),
         _reading(table, resting, log10=log10),
     )
     if not table.size:
         style.say_nothing_to_draw(figure, "There are no blocks or no epochs to draw.")
         return figure
     axes = figure.add_subplot()
-    visible = np.ma.masked_where(resting | ~np.isfinite(table), table)
+    visible = ma.masked_where(resting | ~np.isfinite(table), table)
     colors = colormaps["viridis"].with_extremes(bad=style.MISSING_COLOR)
     norm = _norm(visible, log10=log10)
-    drawn = np.ma.maximum(visible, norm.vmin) if log10 else visible
-    extent = (0.5, table.shape[1] + 0.5, len(blocks) - 0.5, -0.5)
+    extent = (first_epoch - 0.5, first_epoch - 0.5 + table.shape[1], len(blocks) - 0.5, -0.5)
+    assert norm.vmin is not None
+    drawn = visible.clip(min=norm.vmin)  # zero has no logarithm; on a linear scale nothing is below
     image = axes.imshow(drawn, cmap=colors, norm=norm, aspect="auto", interpolation="nearest", extent=extent)
     image.set_gid("values")
-    _hatch(axes, resting, blocks)
+    _hatch(axes, resting, blocks, first_epoch=first_epoch)
     style.dress(axes, x_label="epoch", grid=None)
-    whole = resting.all(axis=1)
+    whole = [bool(row.all()) for row in resting]
     labels = [style.short(name) + (" · frozen" if gone else "") for name, gone in zip(blocks, whole, strict=True)]
     axes.set_yticks(range(len(blocks)), labels, **style.lettering(style.SMALL_SIZE))
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=14, min_n_ticks=1))
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
-    bar.set_label(f"{statistic} [{unit}]" if unit else statistic, **style.lettering())
-    bar.ax.tick_params(labelsize=style.SMALL_SIZE)
+    style.dress_color_bar(bar, label=f"{statistic} [{unit}]" if unit else statistic)
     return figure
 
 
@@ -109,7 +112,7 @@ def _reading(table: Floats, resting: npt.NDArray[np.bool_], *, log10: bool) -> s
     return " ".join(lines)
 
 
-def _norm(visible: "np.ma.MaskedArray[tuple[int, ...], np.dtype[np.float64]]", *, log10: bool) -> Normalize:
+def _norm(visible: "ma.MaskedArray[Any, np.dtype[np.float64]]", *, log10: bool) -> Normalize:
     """Return the scale of colours over the visible values, of some width even when all are equal or none is left."""
     known = visible.compressed()
     if log10:
@@ -119,18 +122,18 @@ def _norm(visible: "np.ma.MaskedArray[tuple[int, ...], np.dtype[np.float64]]", *
     low, high = float(known.min()), float(known.max())
     if log10:
         return LogNorm(low, high) if high > low else LogNorm(low / 2, high * 2)
-    margin = 0.0 if high > low else max(abs(high) * 0.1, 1e-12)
+    margin = 0.0 if high > low else abs(high) * 0.1 or 1.0
     return Normalize(low - margin, high + margin)
 
 
-def _hatch(axes: Axes, resting: npt.NDArray[np.bool_], blocks: Sequence[str]) -> None:
+def _hatch(axes: Axes, resting: npt.NDArray[np.bool_], blocks: Sequence[str], *, first_epoch: int) -> None:
     """Lay a hatched patch over every frozen stretch of epochs."""
     for row, cells in enumerate(resting):
         edges = np.flatnonzero(np.diff(np.concatenate([[False], cells, [False]]).astype(np.int8)))
         for start, stop in edges.reshape(-1, 2):
             axes.add_patch(
                 Rectangle(
-                    (start + 0.5, row - 0.5),
+                    (first_epoch + start - 0.5, row - 0.5),
                     stop - start,
                     1,
                     facecolor=_FROZEN_COLOR,

@@ -85,9 +85,7 @@ def confusion_grid(
         _label(axes, names, x_named=not below, y_named=i % n_columns == 0)
     assert image is not None
     bar = figure.colorbar(image, ax=panels, fraction=0.03, pad=0.02, aspect=30)
-    bar.set_label("share of the true class", **style.lettering())
-    bar.ax.tick_params(labelsize=style.SMALL_SIZE)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    style.dress_color_bar(bar, label="share of the true class")
     return figure
 
 

@@ -1,14 +1,16 @@
 """The answer of a freeze ablation in one figure: score by configuration, and the difference to the baseline."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mlflow_yolo.figures import style
+from mlflow_yolo.figures.lettering import wrapped
 from mlflow_yolo.figures.seed_range import as_floats
 
 _NAN = float("nan")
@@ -25,7 +27,7 @@ class ConfigurationEffect:
         mean: Mean over seeds.
         low: Lower end of the mean's 95 % interval; NaN where there is none (one seed).
         high: Upper end.
-        difference: Mean minus the baseline's; NaN for the baseline.
+        difference: Mean minus the baseline's; NaN for the baseline and where unknown.
         difference_low: Lower end of the difference's 95 % bootstrap interval.
         difference_high: Upper end.
         verdict: In words, for example `no difference shown (n=3)`.
@@ -39,7 +41,7 @@ class ConfigurationEffect:
     difference: float = _NAN
     difference_low: float = _NAN
     difference_high: float = _NAN
-    verdict: str = field(default="")
+    verdict: str = ""
 
 
 def depth_effect(
@@ -103,6 +105,7 @@ def depth_effect(
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.margins(x=0.08)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
     right.tick_params(axis="y", labelleft=False)
     _widen(right, effects)
     _write_verdicts(right, effects)
@@ -114,29 +117,38 @@ def _draw_scores(
 ) -> None:
     """Draw seeds, mean and interval of one configuration."""
     known = scores[np.isfinite(scores)]
-    if np.isfinite([effect.low, effect.high]).all():
+    if _known(effect.low, effect.high):
         axes.plot([effect.low, effect.high], [row, row], color=look.color, linewidth=2.2, solid_capstyle="butt",
                   gid=f"interval:{effect.name}", zorder=3)  # fmt: skip
     axes.plot(known, np.full(len(known), row + 0.2), linestyle="", marker="o", markersize=3.8, color=look.color,
               alpha=0.6, markeredgewidth=0, gid=f"seeds:{effect.name}", zorder=3)  # fmt: skip
-    if np.isfinite(effect.mean):
+    if _known(effect.mean):
         axes.plot([effect.mean], [row], linestyle="", marker="o", markersize=8, color=look.color,
                   markeredgecolor="white", markeredgewidth=1.0, gid=f"mean:{effect.name}", zorder=4)  # fmt: skip
 
 
 def _draw_difference(axes: Axes, effect: ConfigurationEffect, *, row: int, look: style.Look) -> None:
     """Draw the difference to the baseline and its interval."""
-    if np.isfinite([effect.difference_low, effect.difference_high]).all():
+    if _known(effect.difference_low, effect.difference_high):
         axes.plot([effect.difference_low, effect.difference_high], [row, row], color=look.color, linewidth=2.2,
                   solid_capstyle="butt", gid=f"difference interval:{effect.name}", zorder=3)  # fmt: skip
-    if np.isfinite(effect.difference):
+    if _known(effect.difference):
         axes.plot([effect.difference], [row], linestyle="", marker="o", markersize=8, color=look.color,
                   markeredgecolor="white", markeredgewidth=1.0, gid=f"difference:{effect.name}", zorder=4)  # fmt: skip
 
 
+def _known(*values: float) -> bool:
+    return bool(np.isfinite(values).all())
+
+
 def _widen(axes: Axes, effects: Sequence[ConfigurationEffect]) -> None:
     """Let the axis of differences hold zero and everything drawn, also when nothing or one point is."""
-    ends = [v for e in effects[1:] for v in (e.difference, e.difference_low, e.difference_high) if np.isfinite(v)]
+    ends = [
+        v
+        for e in effects[1:]
+        for v in (e.difference, e.difference_low, e.difference_high)
+        if v is not None and np.isfinite(v)
+    ]
     low, high = min([0.0, *ends]), max([0.0, *ends])
     margin = 0.08 * (high - low) if high > low else 0.01
     axes.set_xlim(low - margin, high + margin)
@@ -147,8 +159,12 @@ def _write_verdicts(axes: Axes, effects: Sequence[ConfigurationEffect]) -> None:
     place = axes.get_yaxis_transform()
     for row, effect in enumerate(effects):
         text = "baseline" if row == 0 else effect.verdict
-        number = f"{effect.difference:+.3f}  " if row > 0 and np.isfinite(effect.difference) else ""
+        number = (
+            f"{effect.difference:+.3f}  ".replace("-", "\N{MINUS SIGN}")
+            if row > 0 and _known(effect.difference)
+            else ""
+        )
         color = style.QUIET if row == 0 else style.INK
-        wrapped = style.wrapped(f"{number}{text}", width_in=2.6, font_size=style.SMALL_SIZE)
-        axes.text(1.03, row, wrapped, transform=place, va="center", ha="left", gid=f"verdict:{effect.name}",
+        lines = wrapped(f"{number}{text}", width_in=2.6, font_size=style.SMALL_SIZE)
+        axes.text(1.03, row, lines, transform=place, va="center", ha="left", gid=f"verdict:{effect.name}",
                   **style.lettering(style.SMALL_SIZE, color=color))  # fmt: skip

@@ -32,8 +32,8 @@ def f1_per_class(
         baseline: Configuration drawn in grey; None means the first.
 
     Returns:
-        A figure whose classes run from the highest mean F1 at the top to the lowest, those without a value last. Of more
-        than 40 classes those 40 are drawn for which the configurations' means lie farthest apart. Dots of a
+        A figure whose classes run from the highest mean F1 at the top to the lowest, those without a value last. Of
+        more than 40 classes those 40 are drawn for which the configurations' means lie farthest apart. Dots of a
         configuration are a line with gid `mean:<name>`; its x are the values, y the places.
 
     Raises:
@@ -91,7 +91,7 @@ def f1_per_class(
     axes.set_xlim(-0.02, 1.02)
     for handle, _ in entries:
         handle.set(linestyle="")
-    style.legend(figure, entries)
+    style.legend(axes, entries)
     return figure
 
 

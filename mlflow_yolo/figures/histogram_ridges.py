@@ -15,12 +15,14 @@ from matplotlib.figure import Figure
 
 from mlflow_yolo.exceptions import ShapeError
 from mlflow_yolo.figures import style
+from mlflow_yolo.figures.lettering import legible
 from mlflow_yolo.figures.seed_range import Floats
 
 N_BINS = 64
 LOWEST_EXPONENT = -40
 MOST_BLOCKS = 24
 MOST_RIDGES = 10
+_MINUS = "\N{MINUS SIGN}"
 _NEGLIGIBLE = 2e-3  # share of a block's values below which a bin does not widen the axis
 _OVERLAP = 2.4  # height of the highest ridge in distances between ridges
 
@@ -36,8 +38,8 @@ def histogram_ridges(
     """Return one panel per block: a ridge per epoch of the distribution by sign and power of two.
 
     Args:
-        counts: (n_epochs, n_blocks, 2, 64); sign 0 is negative, 1 positive; bin k counts the values whose magnitude lies
-            in [2^(k-40), 2^(k-39)), the outermost bins also what lies beyond. Zeros are in bin 0.
+        counts: (n_epochs, n_blocks, 2, 64); sign 0 is negative, 1 positive; bin k counts the values whose magnitude
+            lies in [2^(k-40), 2^(k-39)), the outermost bins also what lies beyond.
         blocks: Block names.
         what: What was counted: `weights` or `gradients`.
         subject: What was trained, appended to the title.
@@ -45,8 +47,8 @@ def histogram_ridges(
 
     Returns:
         A figure with one axes per block that has values, gid `block:<name>`; its ridges are lines of gid
-        `epoch:<number>`, at most 10, the first at the back. Of more than 24 blocks those 24 are drawn whose distribution
-        changed most between first and last epoch.
+        `epoch:<number>`, at most 10, the first at the back. Of more than 24 blocks those 24 are drawn whose
+        distribution changed most between first and last epoch.
 
     Raises:
         ShapeError: Counts are not (n_epochs, n_blocks, 2, 64), or blocks has another length.
@@ -56,25 +58,26 @@ def histogram_ridges(
         raise ShapeError(
             f"counts has shape {table.shape} for {len(blocks)} blocks. Pass (n_epochs, {len(blocks)}, 2, {N_BINS})."
         )
-    table[~(np.isfinite(table) & (table > 0))] = 0
+    table = np.nan_to_num(table, nan=0, posinf=0, neginf=0).clip(min=0)
+    numbers = np.arange(first_epoch, first_epoch + len(table))
     chosen, left_out = _choose(table)
-    epochs = np.unique(np.linspace(0, len(table) - 1, min(MOST_RIDGES, len(table))).round().astype(int))
+    kept = np.unique(np.linspace(0, len(table) - 1, min(MOST_RIDGES, len(table))).round().astype(np.intp))
     n_columns = min(max(len(chosen), 1), 4 if len(chosen) > 6 else 3)
     n_rows = max(1, -(-len(chosen) // n_columns))
     figure = style.new_figure(width_in=max(2.5 * n_columns + 0.4, 5.6), height_in=1.75 * n_rows + 1.5)
-    if not len(chosen) or not len(epochs):
+    if not len(chosen) or not len(kept):
         style.state(figure, f"Distribution of {what} over the epochs")
         style.say_nothing_to_draw(figure, f"There are no {what} to draw.")
         return figure
     lowest, highest = _exponents(table[:, chosen])
     shares = _shares(table[:, chosen], lowest=lowest, highest=highest)
-    n_values = table[epochs[-1], chosen].sum(axis=(1, 2))
+    n_values = table[-1, chosen].sum(axis=(1, 2))
     style.state(
         figure,
-        f"Distribution of {what} by block, epoch {epochs[0] + first_epoch} (back, light) to "
-        f"{epochs[-1] + first_epoch} (front, dark)" + (f": {subject}" if subject else ""),
-        f"Height: share of the block's {what} per power of two, same scale everywhere. In the middle, between the signs: "
-        f"magnitudes below 2^{lowest + 1}, zeros included. n: values.{left_out}",
+        f"Distribution of {what} by block, epoch {numbers[0]} (back, light) to "
+        f"{numbers[-1]} (front, dark)" + (f": {subject}" if subject else ""),
+        f"Height: share of the block's {what} per power of two, same scale everywhere. In the middle: "
+        f"magnitudes below 2^{lowest + 1}. n: values.{left_out}",
     )
     panels = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
     for i, axes in enumerate(panels.flat):
@@ -83,9 +86,9 @@ def histogram_ridges(
             continue
         name = blocks[chosen[i]]
         axes.set_gid(f"block:{name}")
-        _draw(axes, shares[epochs, i], numbers=epochs + first_epoch, scale=float(shares[epochs].max()))
+        _draw(axes, shares[kept, i], numbers=numbers[kept], scale=float(shares[kept].max()))
         _dress(axes, lowest=lowest, highest=highest, bottom=i + n_columns >= len(chosen))
-        title = f"{style.legible(name, longest=20)}  n={_brief(n_values[i])}"
+        title = f"{legible(name, longest=20)}  n={_brief(n_values[i])}"
         axes.set_title(title, loc="left", **style.lettering(style.SMALL_SIZE))
     figure.supylabel("epoch: first at the back", **style.lettering(style.SMALL_SIZE, color=style.QUIET))
     return figure
@@ -106,8 +109,9 @@ def _choose(table: Floats) -> tuple[npt.NDArray[np.intp], str]:
 def _exponents(table: Floats) -> tuple[int, int]:
     """Return the bins from which to which the axis runs, common to all blocks; `table` is (E, B, 2, 64)."""
     totals = table.sum(axis=(2, 3), keepdims=True)
-    needed = (table / np.where(totals > 0, totals, 1) > _NEGLIGIBLE).any(axis=(0, 1, 2))
-    needed[0] = False  # zeros belong in the middle, whatever the axis shows
+    largest = (table / np.where(totals > 0, totals, 1)).max(axis=(0, 1, 2))
+    needed: npt.NDArray[np.bool_] = largest > _NEGLIGIBLE
+    needed[0] = False  # what is too small for any bin belongs in the middle, whatever the axis shows
     bins = np.flatnonzero(needed)
     if not len(bins):
         return LOWEST_EXPONENT, LOWEST_EXPONENT + 2
@@ -124,7 +128,8 @@ def _shares(table: Floats, *, lowest: int, highest: int) -> Floats:
     middle = inner[:, :, :, 0].sum(axis=2)[..., None]
     signed = np.concatenate([inner[:, :, 0, :0:-1], middle, inner[:, :, 1, 1:]], axis=-1)
     totals = signed.sum(axis=-1, keepdims=True)
-    return np.divide(signed, totals, out=np.zeros_like(signed), where=totals > 0)
+    shares: Floats = np.divide(signed, totals, out=np.zeros_like(signed), where=totals > 0)
+    return shares
 
 
 def _draw(axes: Axes, shares: Floats, *, numbers: npt.NDArray[np.intp], scale: float) -> None:
@@ -149,7 +154,7 @@ def _dress(axes: Axes, *, lowest: int, highest: int, bottom: bool) -> None:
     step = max(1, -(-n // 3))
     powers = list(range(highest, lowest, -step))
     ticks = [-(p - lowest) for p in powers] + [0] + [p - lowest for p in reversed(powers)]
-    labels = [f"−2^{p}" for p in powers] + ["0"] + [f"2^{p}" for p in reversed(powers)]
+    labels = [f"{_MINUS}2^{p}" for p in powers] + ["0"] + [f"2^{p}" for p in reversed(powers)]
     axes.set_xticks(ticks, labels, **style.lettering(6.0))
     axes.tick_params(axis="x", labelbottom=bottom)
 

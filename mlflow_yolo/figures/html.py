@@ -9,16 +9,17 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from mlflow_yolo.figures.encode import data_uri
-from mlflow_yolo.figures.table import Table, sort_key
+from mlflow_yolo.figures.table import Table as Table
+from mlflow_yolo.figures.table import sort_key
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the report.
+    """A figure of the report with a caption.
 
     Attributes:
         image: A matplotlib figure, or a PNG file's bytes.
-        caption: Sentence below it, also its alternative text.
+        caption: Sentence below it, also its alternative text; may be empty.
     """
 
     image: Figure | bytes
@@ -94,9 +95,14 @@ def _section(section: Section) -> dict[str, Any]:
         "heading": section.heading,
         "paragraphs": _paragraphs(section.text),
         "table": _table(section.table),
-        "pictures": [{"uri": data_uri(picture.image), "caption": picture.caption} for picture in section.pictures],
+        "pictures": [_picture(picture, section.heading) for picture in section.pictures],
         "details": details and {"summary": details.summary, "text": details.text, "table": _table(details.table)},
     }
+
+
+def _picture(picture: Picture, heading: str) -> dict[str, str]:
+    """Return address, caption and alternative text; without a caption the section's heading stands in."""
+    return {"uri": data_uri(picture.image), "caption": picture.caption, "alt": picture.caption or heading}
 
 
 def _paragraphs(text: str) -> list[str]:

@@ -70,6 +70,6 @@ def learning_curves(
         entries.append((style.handle(look, marker=bool(marker)), f"{style.short(name)} (n={seeds.n_seeds})"))
     style.dress(axes, x_label="epoch", y_label=f"{metric} [{unit}]" if unit else metric)
     axes.set_xlim(0.5, 1.5) if longest == 1 else axes.set_xlim(1, longest)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
-    style.legend(figure, entries)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12, min_n_ticks=1))
+    style.legend(axes, entries)
     return figure

@@ -25,7 +25,7 @@ _MEAN_WIDTH = 0.56  # of the font size: mean advance of DejaVu Sans over English
 
 @lru_cache(maxsize=1)
 def families() -> tuple[str, ...]:
-    """Return the font families to draw with: DejaVu Sans, which matplotlib ships, then installed ones for other scripts.
+    """Return the fonts to draw with: DejaVu Sans, which matplotlib ships, then installed ones for other scripts.
 
     A family that is not installed must not be asked for: matplotlib would log a line for every text.
     """

@@ -63,5 +63,5 @@ def precision_recall(
     style.dress(axes, x_label="recall", y_label="precision")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    style.legend(figure, entries)
+    style.legend(axes, entries)
     return figure

@@ -98,8 +98,8 @@ def side_by_side(
                 title = style.lettering(color=color, fontweight="bold")
                 axes.set_title(legible(name, longest=int(cell_in * 10)), loc="left", **title)
         if titles is not None:
-            title = legible(titles[row], longest=int(cell_in * heights[row] * 12))
-            grid[row][0].set_ylabel(title, **style.lettering(style.SMALL_SIZE, color=style.QUIET))
+            file = legible(titles[row], longest=int(cell_in * heights[row] * 12))
+            grid[row][0].set_ylabel(file, **style.lettering(style.SMALL_SIZE, color=style.QUIET))
     return figure
 
 
@@ -147,7 +147,7 @@ def _draw_boxes(
         axes.add_patch(
             Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=1.1, gid=f"box:{i}")
         )
-        text = style.legible(_class_name(int(classes[i]), names), longest=16)
+        text = legible(_class_name(int(classes[i]), names), longest=16)
         if scores is not None:
             text += f" {scores[i]:.2f}"
         size = (len(text) * _ADVANCE * _LABEL_SIZE * pixels_per_point, _LINE_HEIGHT * _LABEL_SIZE * pixels_per_point)

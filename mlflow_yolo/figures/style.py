@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.colorbar import Colorbar
+from matplotlib.figure import Figure as Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from mlflow_yolo.figures.lettering import families, legible, wrapped
@@ -38,8 +40,11 @@ SMALL_SIZE = 8.0
 DPI = 120
 
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-_LINES = ("-", "--", ":", "-.")
+LineStyle = Literal["-", "--", ":", "-."]
+
+_LINES: tuple[LineStyle, ...] = ("-", "--", ":", "-.")
 LONGEST_NAME = 28
+_LEFT_IN = 0.12
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Look:
 
     color: str
     marker: str
-    line: str
+    line: LineStyle
 
 
 def looks(names: Iterable[str], *, baseline: str | None = None) -> dict[str, Look]:
@@ -82,7 +87,8 @@ def looks(names: Iterable[str], *, baseline: str | None = None) -> dict[str, Loo
 
 def new_figure(*, width_in: float, height_in: float) -> Figure:
     """Return an empty white figure with its own Agg canvas and a layout that makes room for all text."""
-    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.09)
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -97,10 +103,10 @@ def state(figure: Figure, statement: str, reading: str = "") -> None:
     width = figure.get_figwidth() - 0.3
     # Bold is about a tenth wider than the regular face that `wrapped` reckons with.
     title = wrapped(statement, width_in=width / 1.12, font_size=TITLE_SIZE)
-    figure.suptitle(title, x=0.012, ha="left", **lettering(TITLE_SIZE, fontweight="bold"))
+    figure.suptitle(title, x=_LEFT_IN / figure.get_figwidth(), ha="left", **lettering(TITLE_SIZE, fontweight="bold"))
     if reading:
         text = wrapped(reading, width_in=width, font_size=SMALL_SIZE)
-        figure.supxlabel(text, x=0.012, ha="left", **lettering(SMALL_SIZE, color=QUIET))
+        figure.supxlabel(text, x=_LEFT_IN / figure.get_figwidth(), ha="left", **lettering(SMALL_SIZE, color=QUIET))
 
 
 def dress(axes: Axes, *, x_label: str = "", y_label: str = "", grid: str | None = "both") -> None:
@@ -117,15 +123,17 @@ def dress(axes: Axes, *, x_label: str = "", y_label: str = "", grid: str | None 
         axes.grid(visible=True, axis=grid, color=GRID, linewidth=0.6)  # type: ignore[arg-type]
 
 
-def legend(figure: Figure, entries: Sequence[tuple[Artist, str]], *, title: str = "") -> None:
-    """Put a legend to the right of the axes; `entries` are (artist, text) from top to bottom."""
+def legend(axes: Axes, entries: Sequence[tuple[Artist, str]], *, title: str = "") -> None:
+    """Put a legend to the right of the axes, where it covers nothing; `entries` are (artist, text) from top to bottom."""
     if not entries:
         return
     font = FontProperties(family=list(families()), size=SMALL_SIZE)
-    box = figure.legend(
+    box = axes.legend(
         [artist for artist, _ in entries],
         [legible(text, longest=LONGEST_NAME + 22) for _, text in entries],
-        loc="outside right upper",
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        borderaxespad=0.0,
         prop=font,
         frameon=False,
         title=title or None,
@@ -134,6 +142,14 @@ def legend(figure: Figure, entries: Sequence[tuple[Artist, str]], *, title: str 
     )
     for text in box.get_texts():
         text.set_parse_math(False)
+
+
+def dress_color_bar(bar: Colorbar, *, label: str) -> None:
+    """Give a colour bar the common look."""
+    bar.set_label(label, **lettering())
+    bar.ax.tick_params(labelsize=SMALL_SIZE, colors=INK, length=3, width=0.6)
+    bar.ax.yaxis.get_offset_text().set_fontsize(SMALL_SIZE)
+    bar.outline.set_visible(False)
 
 
 def handle(look: Look, *, marker: bool = True) -> Line2D:

@@ -9,9 +9,12 @@ from numbers import Integral, Real
 
 from mlflow_yolo.exceptions import ShapeError
 
-MISSING = "–"
-_NUMERIC_TEXT = re.compile(r"[-+−]?\d[\d.,]*(?:[eE][-+]?\d+)?(?:\s*(?:%|±|\.\.|[-–−+\[\](),]|to)\s*|[\d.])*")
-_LEADING_NUMBER = re.compile(r"[-+−]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
+MISSING = "\N{EN DASH}"
+_MINUS = "\N{MINUS SIGN}"
+_SIGNS = rf"\-+{_MINUS}"
+# Numbers with what stands around them in tables: intervals, errors, units of the thousand, `<.001`.
+_NUMERIC_TEXT = re.compile(rf"[<>~]?[{_SIGNS}\[(]?[.\d](?:[\d.,eE%±()\[\]{_SIGNS}{MISSING} ]|to)*")
+_LEADING_NUMBER = re.compile(rf"[<>~\[(]?\s*([{_SIGNS}]?(?:\d[\d,]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)")
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,12 @@ class Table:
         return [[cell_text(cell) for cell in row] for row in self.rows]
 
     def numeric(self) -> list[bool]:
-        """Return for each column whether it is right-aligned: all its values are numbers, and there is one."""
+        """Return for each column whether it is right-aligned: at least half of its values, and one, are numbers."""
         return [_is_numeric([row[i] for row in self.rows]) for i in range(len(self.columns))]
 
 
 def cell_text(value: object) -> str:
-    """Return how a value is written: three decimals for numbers of ordinary size, `–` for None and NaN."""
+    """Return how a value is written: three decimals for numbers of ordinary size, an en dash for None and NaN."""
     if value is None:
         return MISSING
     if isinstance(value, bool | str):
@@ -64,7 +67,7 @@ def sort_key(value: object) -> str:
     if isinstance(value, Real) and not isinstance(value, bool):
         return "" if math.isnan(float(value)) else repr(float(value))
     match = _LEADING_NUMBER.match(value.strip()) if isinstance(value, str) else None
-    return match[0].replace("−", "-") if match else ""
+    return match[1].replace(_MINUS, "-").replace(",", "") if match else ""
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -109,7 +112,7 @@ def text_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def _is_numeric(cells: Sequence[object]) -> bool:
     known = [cell for cell in cells if cell is not None and cell not in ("", MISSING)]
-    return bool(known) and all(_is_number(cell) for cell in known)
+    return bool(known) and 2 * sum(_is_number(cell) for cell in known) >= len(known)
 
 
 def _is_number(cell: object) -> bool:

@@ -99,7 +99,7 @@ class StepCollector:
         self._epoch = epoch
         self._step = 0
         self._samples: list[_Sample] = []
-        self._globals: list[tuple[int, Tensor]] = []
+        self._globals: dict[int, Tensor] = {}
         self._had_gradient: set[int] = set()
         self._gradient_codes: dict[int, Tensor] = {}
         self._pending: tuple[_Sample, list[Tensor]] | None = None
@@ -113,12 +113,12 @@ class StepCollector:
                 own tensor, which saves the wait for the device; 1 without AMP.
         """
         self._pending = None
-        live = [i for i, (_, p) in enumerate(self._parameters) if p.grad is not None and p.requires_grad]
+        live = [i for i, (_, p) in enumerate(self._parameters) if p.grad is not None and p.requires_grad and p.numel()]
         if not live:
             return
         self._had_gradient.update(live)
         gradients = [g for i in live if (g := self._parameters[i][1].grad) is not None]
-        self._globals.append((self._step, global_sums(gradients, self._blocks_of(live, gradients[0].device), scale)))
+        self._globals[self._step] = global_sums(gradients, self._blocks_of(live, gradients[0].device), scale)
         if self._is_sampled():
             self._pending = self._sample(self._grouped(live), scale)
         self._first_steps_left -= 1
@@ -137,10 +137,10 @@ class StepCollector:
     @torch.no_grad()
     def end_epoch(self) -> EpochStatistics:
         """Return the epoch's statistics, with one copy from the device for the sums and one a kind for histograms."""
-        tensors = [row for _, row in self._globals]
+        tensors = list(self._globals.values())
         tensors += [row for sample in self._samples for rows in sample.sums.values() for row in rows]
         host = to_host(tensors)
-        steps = np.array([step for step, _ in self._globals], dtype=np.int64)
+        steps = np.array(list(self._globals), dtype=np.int64)
         whole = np.array(host[: len(steps)]).reshape(-1, 3)
         bad = nonfinite_steps(steps, whole)
         trainable = {block for block, (_, p) in zip(self._blocks, self._parameters, strict=True) if p.requires_grad}

@@ -10,7 +10,6 @@ parameters have counts of 0.
 
 import io
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -87,8 +86,8 @@ class StatisticsWriter:
         table = pa.concat_tables(ordered or [_SCHEMA.empty_table()]).unify_dictionaries().combine_chunks()
         arrays = self._arrays()
         paths = self._directory / TABLE_FILE, self._directory / HISTOGRAM_FILE
-        _replace(paths[0], lambda file: _write_table(table, file))
-        _replace(paths[1], lambda file: _save(file, arrays))
+        write_atomically(paths[0], lambda file: _write_table(table, file))
+        write_atomically(paths[1], lambda file: _save(file, arrays))
         return paths
 
     def _arrays(self) -> Arrays:
@@ -187,13 +186,13 @@ def _save(file: BinaryIO, arrays: Arrays) -> None:
                 np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
 
 
-def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file under a temporary name beside `path` and rename it into place."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file beside `path` and rename it into place: a reader sees the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             write(file)
-        os.replace(name, path)
+        temporary.replace(path)
     except BaseException:
-        os.unlink(name)
+        temporary.unlink(missing_ok=True)
         raise

@@ -20,6 +20,9 @@ class Watcher(Protocol):
     def epoch(self, trial: Trial, values: Mapping[str, Any]) -> None:
         """An epoch of a trial has ended, with `epoch`, `epochs`, `metric` and `value`."""
 
+    def note(self, trial: Trial, text: str) -> None:
+        """Something about a trial that people should know."""
+
     def ended(self, trial: Trial, *, error: str | None) -> None:
         """A trial has ended; `error` is None where it has a result."""
 
@@ -55,12 +58,16 @@ def run_pending(study: Study, executor: Executor, *, parent: TrackedRun, target:
         watcher: Who is told how it goes.
     """
     pending = {trial.key: trial for trial in study.pending()}
-    jobs = [Job(key, study.new_attempt(trial, _child_run(study, trial, parent, target))) for key, trial in pending.items()]
+    jobs = [
+        Job(key, study.new_attempt(trial, _child_run(study, trial, parent, target))) for key, trial in pending.items()
+    ]
     errors: dict[str, str] = {}
     for event in executor.run(jobs):
         trial = pending[event.key]
         if event.kind == "progress" and "error" in event.values:
             errors[event.key] = event.values["error"]
+        elif event.kind == "progress" and "note" in event.values:
+            watcher.note(trial, event.values["note"])
         elif event.kind == "progress":
             watcher.epoch(trial, event.values)
         else:

@@ -60,7 +60,11 @@ def run_freeze_ablation(
         InputError: Something in the question, the store or the folder cannot work; nothing has been trained.
     """
     checked = check_question(question)
-    config = {"tracking_uri": without_password(tracking.tracking_uri), "experiment": tracking.place_name, **checked.config}
+    config = {
+        "tracking_uri": without_password(tracking.tracking_uri),
+        "experiment": tracking.place_name,
+        **checked.config,
+    }
     name = study or default_name("freeze", config)
     with open_study(output, name, config=config, trials=checked.trials, workers=workers) as opened:
         if not ensure_store(tracking.tracking_uri).reachable:
@@ -86,7 +90,7 @@ def _run(study: Study, question: CheckedQuestion, target: Target, workers: int) 
                 n_failed = run_pending(study, executor, parent=parent, target=target, watcher=progress)
         analysis = analyse(_children(study, question))
         if analysis:
-            _log_analysis(parent, analysis, study, question.dataset.root)
+            _log_analysis(parent, analysis, study, question)
     except KeyboardInterrupt:
         parent.close("KILLED", state="interrupted", timeout_s=5.0, close_adopted=True)
         raise
@@ -137,15 +141,26 @@ def _children(study: Study, question: CheckedQuestion) -> list[Child]:
     return [Child(freeze, seed, *result) for (seed, freeze), result in found if result is not None]
 
 
-def _log_analysis(parent: TrackedRun, analysis: FreezeAnalysis, study: Study, root: Path) -> None:
+def _log_analysis(parent: TrackedRun, analysis: FreezeAnalysis, study: Study, question: CheckedQuestion) -> None:
     """Log the table, the figures, the report and the note into the parent run."""
-    pictures = draw(analysis, study.directory, root)
+    pictures = draw(analysis, study.directory, question.dataset.root)
     for picture in pictures:
         parent.log_file(picture.file, "figures")
     parent.log_text(freeze_report.csv(analysis), "table.csv")
-    parent.log_text(freeze_report.html(analysis, pictures), "report.html")
+    parent.log_text(freeze_report.html(analysis, pictures, _facts(question)), "report.html")
     parent.set_tags({keys.TAG_NOTE: freeze_report.note(analysis)})
     parent.log_metrics(freeze_report.metrics(analysis))
+
+
+def _facts(question: CheckedQuestion) -> dict[str, object]:
+    """Return what the report says of the question above its answer."""
+    dataset = question.dataset
+    return {
+        "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
+        "images": ", ".join(f"{name} {split.n_images}" for name, split in dataset.splits.items()),
+        "model": question.model.source,
+        **{name: value for name, value in _params(question).items() if name != "data"},
+    }
 
 
 def _text(study: Study, analysis: FreezeAnalysis | None, n_failed: int, n_pending: int) -> str:

@@ -134,9 +134,7 @@ def analyse(children: Sequence[Child], *, n_resamples: int = 1000) -> FreezeAnal
     rows = []
     for word, group in groups.items():
         mean, low, high = mean_interval(scores[word])
-        rows.append(
-            Row(group[0].freeze, group, mean, low, high, tests.get(word), images.get(word), verdicts.get(word))
-        )
+        rows.append(Row(group[0].freeze, group, mean, low, high, tests.get(word), images.get(word), verdicts.get(word)))
     return FreezeAnalysis(
         metric=metric,
         split=split,

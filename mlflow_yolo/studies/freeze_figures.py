@@ -1,12 +1,12 @@
 """The figures of a freeze ablation, drawn from its children's results and predictions."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 from PIL import Image
 
 from mlflow_yolo.detection.confusion import confusion_matrix, normalise
@@ -14,13 +14,14 @@ from mlflow_yolo.detection.evaluation import Evaluation, evaluate
 from mlflow_yolo.detection.samples import Sample
 from mlflow_yolo.figures.accuracy_against_time import accuracy_against_time
 from mlflow_yolo.figures.confusion_grid import confusion_grid
-from mlflow_yolo.figures.depth_effect import Effect, depth_effect
+from mlflow_yolo.figures.depth_effect import ConfigurationEffect, depth_effect
 from mlflow_yolo.figures.encode import png_bytes
 from mlflow_yolo.figures.f1_per_class import f1_per_class
 from mlflow_yolo.figures.learning_curves import learning_curves
 from mlflow_yolo.figures.precision_recall import precision_recall
-from mlflow_yolo.figures.side_by_side import Boxes, side_by_side
-from mlflow_yolo.studies.freeze_analysis import Child, FreezeAnalysis, Row
+from mlflow_yolo.figures.side_by_side import ImageBoxes, side_by_side
+from mlflow_yolo.figures.style import Figure
+from mlflow_yolo.studies.freeze_analysis import FreezeAnalysis, Row
 
 Floats = npt.NDArray[np.float64]
 
@@ -103,9 +104,7 @@ def _figures(analysis: FreezeAnalysis, root: Path) -> Iterator[Drawn]:
         yield _confusion(analysis, {row.freeze.label: _class_confusion(row, analysis) for row in analysis.rows}, None)
 
 
-def _detection_figures(
-    analysis: FreezeAnalysis, samples: dict[str, list[list[Sample]]], root: Path
-) -> Iterator[Drawn]:
+def _detection_figures(analysis: FreezeAnalysis, samples: dict[str, list[list[Sample]]], root: Path) -> Iterator[Drawn]:
     """Yield the figures that need boxes."""
     n_classes = len(analysis.names)
     evaluations = {label: [evaluate(s, n_classes=n_classes) for s in children] for label, children in samples.items()}
@@ -139,21 +138,22 @@ def _detection_figures(
 def _depth_effect(analysis: FreezeAnalysis) -> Figure:
     return depth_effect(
         [
-            Effect(
+            ConfigurationEffect(
                 name=row.freeze.label,
                 scores=_scores(row, analysis),
                 mean=row.mean,
                 low=row.low,
                 high=row.high,
-                difference=row.images.difference if row.images else None,
-                difference_low=row.images.low if row.images else None,
-                difference_high=row.images.high if row.images else None,
+                difference=row.seeds.difference if row.seeds else math.nan,
+                difference_low=row.images.low if row.images else math.nan,
+                difference_high=row.images.high if row.images else math.nan,
                 verdict=row.verdict.text if row.verdict else "",
             )
             for row in analysis.rows
         ],
         metric=analysis.metric,
         split=analysis.split,
+        n_images=analysis.n_images,
     )
 
 
@@ -202,9 +202,10 @@ def _side_by_side(analysis: FreezeAnalysis, samples: dict[str, list[Sample]], co
     found = {
         label: [_boxes(children[i], children[i].scores >= conf) for i in chosen] for label, children in samples.items()
     }
-    actual = [Boxes(truth[i].gt_boxes, truth[i].gt_classes, None) for i in chosen]
-    return side_by_side(images, actual, found, names=analysis.names, split=analysis.split, conf=conf)
+    actual = [ImageBoxes(truth[i].gt_boxes, truth[i].gt_classes, None) for i in chosen]
+    titles = [Path(truth[i].image).name for i in chosen]
+    return side_by_side(images, actual, found, names=analysis.names, split=analysis.split, titles=titles, conf=conf)
 
 
-def _boxes(sample: Sample, kept: npt.NDArray[np.bool_]) -> Boxes:
-    return Boxes(sample.boxes[kept], sample.classes[kept], sample.scores[kept])
+def _boxes(sample: Sample, kept: npt.NDArray[np.bool_]) -> ImageBoxes:
+    return ImageBoxes(sample.boxes[kept], sample.classes[kept], sample.scores[kept])

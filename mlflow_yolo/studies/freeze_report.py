@@ -1,12 +1,12 @@
 """The report of a freeze ablation: the answer in three sentences, the table, and figures; all from one analysis."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from mlflow_yolo.figures.html import Section, Table, report
-from mlflow_yolo.figures.table import markdown_table, text_table
+from mlflow_yolo.figures import html as page
+from mlflow_yolo.figures.table import Table, markdown_table, text_table
 from mlflow_yolo.studies.freeze_analysis import FreezeAnalysis, Row
 from mlflow_yolo.studies.freeze_figures import Picture
 
@@ -158,7 +158,9 @@ def metrics(analysis: FreezeAnalysis) -> dict[str, float]:
 
 def note(analysis: FreezeAnalysis) -> str:
     """Return the markdown note of the parent run."""
-    return "\n\n".join([" ".join(answer(analysis)), markdown_table(columns(analysis), rows(analysis)), _caveat(analysis)])
+    return "\n\n".join(
+        [" ".join(answer(analysis)), markdown_table(columns(analysis), rows(analysis)), _caveat(analysis)]
+    )
 
 
 def terminal_text(analysis: FreezeAnalysis) -> str:
@@ -169,28 +171,33 @@ def terminal_text(analysis: FreezeAnalysis) -> str:
     return "\n".join(["", table, "", *answer(analysis)])
 
 
-def html(analysis: FreezeAnalysis, pictures: Sequence[Picture]) -> str:
+def html(analysis: FreezeAnalysis, pictures: Sequence[Picture], facts: Mapping[str, object]) -> str:
     """Return the self-contained report."""
     sections = [
-        Section(
+        page.Section(
             heading="Every configuration against freezing nothing",
             text=_caveat(analysis),
             table=Table(columns(analysis), rows(analysis)),
         ),
-        *(Section(heading=picture.heading, text=picture.text, figures=[picture.figure]) for picture in pictures),
+        *(
+            page.Section(heading=picture.heading, pictures=[page.Picture(picture.file.read_bytes(), picture.text)])
+            for picture in pictures
+        ),
     ]
-    return report("Freeze ablation", answer=answer(analysis), sections=sections)
+    return page.report("Freeze ablation", answer=answer(analysis), sections=sections, facts=facts)
 
 
 def _caveat(analysis: FreezeAnalysis) -> str:
     """Return what must be known to read the table."""
-    own = "" if analysis.task == "classify" else (
-        " The metric is Ultralytics' own; interval and p over images come from COCO's formula on the same boxes, "
-        "which differs from it by up to 0.0012 by formula and 1-2 points by clipping."
+    own = (
+        ""
+        if analysis.task == "classify"
+        else (
+            " The metric is Ultralytics' own; interval and p over images come from COCO's formula on the same boxes, "
+            "which differs from it by up to 0.0012 by formula and 1-2 points by clipping."
+        )
     )
     return (
         f"Measured on the {analysis.split} split ({analysis.n_images} images) with each training's best weights on val. "
         f"Differences are against freeze 0; p values are corrected by Holm.{own}"
     )
-
-

@@ -45,6 +45,10 @@ class Progress:
         name = str(values["metric"]).removeprefix("metrics/")
         self._bar.set_postfix_str(f"{trial.name} {name} {values['value']:.3f}")
 
+    def note(self, trial: Trial, text: str) -> None:
+        """Say something about a trial."""
+        self._write(f"{trial.name}: {text}")
+
     def ended(self, trial: Trial, *, error: str | None) -> None:
         """Say that a trial has ended."""
         self._bar.update(self._n_epochs - self._done.get(trial.key, 0))

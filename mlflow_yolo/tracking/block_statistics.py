@@ -11,18 +11,14 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-
 from mlflow_yolo import keys
 from mlflow_yolo.blocks import COPIES, Block, block_of
-from mlflow_yolo.figures.blocks_over_epochs import blocks_over_epochs
-from mlflow_yolo.figures.encode import rgb_array
-from mlflow_yolo.figures.histogram_ridges import histogram_ridges
 from mlflow_yolo.statistics.activations import ActivationProbe
 from mlflow_yolo.statistics.collector import StepCollector
 from mlflow_yolo.statistics.epoch import NO_BLOCK, EpochStatistics
 from mlflow_yolo.statistics.storage import StatisticsWriter
 from mlflow_yolo.tracking.run import TrackedRun
+from mlflow_yolo.tracking.statistics_figures import draw_statistics
 
 _LOG = logging.getLogger(__name__)
 
@@ -167,8 +163,11 @@ class BlockStatistics:
     def _metrics(self, found: EpochStatistics) -> dict[str, float]:
         """Return the metrics of an epoch: means over its sampled steps."""
         summary = found.summary()
-        values = {f"gradients/{name}": summary["global", name, NO_BLOCK] for name in _MODEL_METRICS if (
-            "global", name, NO_BLOCK) in summary}
+        values = {
+            f"gradients/{name}": summary["global", name, NO_BLOCK]
+            for name in _MODEL_METRICS
+            if ("global", name, NO_BLOCK) in summary
+        }
         values["gradients/nonfinite_steps"] = float(len(found.nonfinite_steps))
         for kind, statistic in BLOCK_METRICS:
             of_blocks = {
@@ -205,8 +204,8 @@ class BlockStatistics:
         if not epochs or epochs[-1].epoch == self._drawn:
             return
         self._drawn = epochs[-1].epoch
-        for name, figure in draw_statistics(epochs, self._names).items():
-            self._run.log_image(f"statistics/{name}", rgb_array(figure), step=self._drawn)
+        for name, picture in draw_statistics(epochs, self._names).items():
+            self._run.log_image(f"statistics/{name}", picture, step=self._drawn)
 
     def _warn_without_gradient(self) -> None:
         """Say which trainable parameters never had a gradient: they are outside the loss, or the graph is cut."""
@@ -215,24 +214,6 @@ class BlockStatistics:
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             _LOG.warning("mlflow_yolo: trainable but without any gradient: %s", shown)
             self._run.set_tags({f"{keys.TAG_STATISTICS}.without_gradient": shown})
-
-
-def draw_statistics(epochs: list[EpochStatistics], names: dict[int, str]) -> dict[str, Any]:
-    """Return the two figures of the image grid from all epochs so far, by name."""
-    summaries = [found.summary() for found in epochs]
-    frozen = {name for found in epochs for name in found.frozen}
-    shown = [b for b, name in names.items() if name in frozen or any(("gradients", "l2", b) in s for s in summaries)]
-    values = np.array([[summary.get(("gradients", "l2", b), np.nan) for summary in summaries] for b in shown])
-    figures = {
-        "gradient_l2": blocks_over_epochs(
-            values,
-            blocks=[names[b] for b in shown],
-            epochs=[found.epoch for found in epochs],
-            statistic="gradient L2 norm, before clipping",
-            frozen=[names[b] in frozen for b in shown],
-        )
-    }
-    return figures
 
 
 def _loss_scale(trainer: Any) -> Any:

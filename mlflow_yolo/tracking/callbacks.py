@@ -36,6 +36,8 @@ _EVENTS = (
 )
 _UNINTERESTING = frozenset({"model", "data", "save_dir", "project", "name", "exist_ok", "task", "mode", "workers"})
 
+_COSTS = ("train_s", "step_ms", "peak_memory_mb")
+
 P = ParamSpec("P")
 
 
@@ -181,7 +183,7 @@ class TrainingCallbacks:
                 names = keys.class_segments(self.final.per_class)
                 rows = zip(names, self.final.per_class.values(), strict=True)
                 self.run.log_metrics({f"final/AP50-95/{name}": row["AP50-95"] for name, row in rows})
-            self.run.log_metrics(self.summary())
+            self.run.log_metrics({name: self.summary()[name] for name in _COSTS})
 
     @_guarded
     def teardown(self, trainer: Any) -> None:

@@ -33,6 +33,7 @@ from mlflow_yolo.tracking.server import ClientFactory, ServerRun, Undeliverable,
 MAX_METRICS_PER_REQUEST = 1000
 SEND_INTERVAL_S = 1.0
 MAX_BACK_OFF_S = 30.0
+PATIENCE_S = 2.0
 _VALUE_TYPES = frozenset({"metrics", "params", "tags"})
 
 
@@ -124,12 +125,22 @@ class JournalSender:
             )
             if self._opening is None:
                 raise Undeliverable(f"{self.journal} does not say which run it belongs to: delete it")
-        uri = self._uri or with_password(self._opening["tracking_uri"])
-        if not self._probe(uri):
-            raise ServerSilent(f"{redact(uri)} does not answer")
+        if silence := self.silence():
+            raise ServerSilent(silence)
         if self.run is None:
-            self.run = self._connect(uri, self._opening)
+            self.run = self._connect(self._address(), self._opening)
         return self.run
+
+    def silence(self) -> str:
+        """Return that nobody answers at the tracking URI, empty where somebody does; asks, may be called anywhere."""
+        uri = self._address()
+        return "" if self._probe(uri) else f"{redact(uri)} does not answer"
+
+    def _address(self) -> str:
+        if self._uri is not None:
+            return self._uri
+        assert self._opening is not None
+        return with_password(self._opening["tracking_uri"])
 
     def _connect(self, uri: str, record: Record) -> ServerRun:
         try:
@@ -248,17 +259,30 @@ class SenderThread:
                 self._wanted += 1
                 wanted = self._wanted
                 self._changed.notify_all()
-                answered = self._changed.wait_for(
-                    lambda wanted=wanted: self._done >= wanted or not self._thread.is_alive(),  # type: ignore[misc]
-                    max(0.0, deadline - time.monotonic()),
-                )
-                if not answered or self._done < wanted:
-                    return self._reason or "the tracking store has not answered in time"
-                if not self._reason:
-                    return ""
+            if obstacle := self._wait(wanted, deadline):
+                return obstacle
+            if not self._reason:
+                return ""
             if attempt + 1 < n_attempts:
                 time.sleep(max(0.0, min(1.0, deadline - time.monotonic())))
         return self._reason
+
+    def _wait(self, wanted: int, deadline: float) -> str:
+        """Wait for attempt `wanted`; return why it was given up, empty when it is over.
+
+        A server that dies in the middle of a request keeps MLflow's client retrying for four minutes, so while a
+        request lasts the address is asked from here.
+        """
+        while True:
+            pause_s = min(PATIENCE_S, max(0.0, deadline - time.monotonic()))
+            with self._changed:
+                self._changed.wait_for(lambda: self._done >= wanted or not self._thread.is_alive(), pause_s)
+                if self._done >= wanted:
+                    return ""
+            if not self._thread.is_alive() or time.monotonic() >= deadline:
+                return self._reason or "the tracking store has not answered in time"
+            if silence := self._sender.silence():
+                return silence
 
     def stop(self) -> None:
         """Let the thread end after the request it is in; nobody waits for it."""

@@ -127,5 +127,7 @@ def check_imgsz(imgsz: int) -> int:
         ArgumentError: It is below 32, the smallest input of a model with stride 32.
     """
     if imgsz < 32:
-        raise ArgumentError(f"imgsz={imgsz} is too small: a YOLO model needs 32 pixels or more. Use for example imgsz=640.")
+        raise ArgumentError(
+            f"imgsz={imgsz} is too small: a YOLO model needs 32 pixels or more. Use for example imgsz=640."
+        )
     return imgsz

@@ -99,7 +99,9 @@ def scan(path: Path) -> None:
     try:
         names = get_unsafe_globals_in_checkpoint(path)
     except Exception as error:
-        raise CheckpointError(f"model={path} is not a PyTorch checkpoint: {str(error)[:200]}. Use a .pt file.") from error
+        raise CheckpointError(
+            f"model={path} is not a PyTorch checkpoint: {str(error)[:200]}. Use a .pt file."
+        ) from error
     foreign = sorted(name for name in names if not _TRUSTED.fullmatch(name))
     if foreign:
         raise CheckpointError(

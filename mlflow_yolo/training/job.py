@@ -24,7 +24,8 @@ def run_job(job: Mapping[str, Any], *, directory: Path, report: Callable[[dict[s
         job: `plan` (see `Plan.to_json`), `run` (arguments of `tracking.run.open_run`), `params`, `shared` (a directory
             for what all children of the study use).
         directory: The child's own directory.
-        report: Called after every epoch with plain values.
+        report: Called after every epoch with plain values, with `error` when the training fails, and with `note` where
+            something of it could not be delivered.
     """
     from mlflow_yolo.tracking.run import open_run
     from mlflow_yolo.training.train import train
@@ -47,7 +48,9 @@ def run_job(job: Mapping[str, Any], *, directory: Path, report: Callable[[dict[s
         run.close("FAILED")
         report({"error": reason})
         return 1
-    run.close("FINISHED")
+    delivery = run.close("FINISHED")
+    if delivery.reason:
+        report({"note": f"{delivery.n_pending} records are not delivered yet: {delivery.reason}"})
     return 0
 
 

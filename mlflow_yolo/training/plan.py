@@ -4,14 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mlflow_yolo.datasets.dataset import Dataset
+from mlflow_yolo.datasets.digits import EMBEDDED
+
 DEFAULT_IMGSZ = 640
 EMBEDDED_IMGSZ = 128
-DEFAULT_DATA = "digits-logchroma"
-DEFAULT_MODEL = "digits"
-DEFAULT_OPTIMIZER = "AdamW"
-DEFAULT_LR0 = 0.002
-DEFAULT_EPOCHS = 5
-DEFAULT_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -79,14 +76,14 @@ class Plan:
 
 def default_imgsz(data: str) -> int:
     """Return the input size for a dataset the user gave no size for: 128 for the embedded digits, else 640."""
-    return EMBEDDED_IMGSZ if data.startswith("digits") and "/" not in data and "." not in data else DEFAULT_IMGSZ
+    return EMBEDDED_IMGSZ if data in EMBEDDED else DEFAULT_IMGSZ
 
 
-def domain_arguments(domain: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `given` with the defaults a data domain asks for.
+def default_arguments(dataset: Dataset) -> dict[str, Any]:
+    """Return the Ultralytics arguments that a dataset asks for where the user gives none.
 
     Log-chromaticity images hold no hue and saturation in the sense of sRGB, so colour augmentation would shift their
-    meaning: hsv_h and hsv_s default to 0 there.
+    meaning; a mirrored digit is no digit.
     """
-    defaults = {"hsv_h": 0.0, "hsv_s": 0.0} if domain == "log-chromaticity" else {}
-    return {**defaults, **given}
+    colour = {"hsv_h": 0.0, "hsv_s": 0.0} if dataset.domain == "log-chromaticity" else {}
+    return colour | ({"fliplr": 0.0} if dataset.name in EMBEDDED else {})

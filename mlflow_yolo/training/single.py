@@ -70,13 +70,18 @@ def run_training(
         "shared": str(directory),
         "run": {**tracking.place, "run_id": tracking.run_id, "name": tracking.run_name},
     }
-    code = run_job(job, directory=directory, report=lambda _values: None)
+    code = run_job(job, directory=directory, report=_say_note)
     if code == 130:
         raise KeyboardInterrupt
     result = read_json(directory / RESULT)
     if code:
         raise WorkError(f"the training failed: {result['error']}")
     return _summary(result, directory)
+
+
+def _say_note(values: Mapping[str, Any]) -> None:
+    if "note" in values:
+        print(f"note: {values['note']}", file=sys.stderr)
 
 
 def _new_directory(output: Path) -> Path:

@@ -13,7 +13,7 @@ from mlflow_yolo.training import checkpoint, results
 from mlflow_yolo.training.block_table import block_table
 from mlflow_yolo.training.data import localise
 from mlflow_yolo.training.measurement import measure
-from mlflow_yolo.training.plan import Plan, Stage, domain_arguments
+from mlflow_yolo.training.plan import Plan, Stage, default_arguments
 from mlflow_yolo.training.subset import train_subset
 
 Report = Callable[[dict[str, Any]], None]
@@ -110,7 +110,7 @@ def _train_stage(
         device=plan.device,
         save_dir=str(save_dir),
         exist_ok=True,
-        **domain_arguments(dataset.domain, plan.arguments),
+        **default_arguments(dataset) | dict(plan.arguments),
     )
 
 

@@ -37,6 +37,14 @@ def test_record_says_how_it_was_made() -> None:
     assert set(record["versions"]) == {"python", "ultralytics", "torch", "numpy"}
 
 
+def test_record_holds_the_settings_that_the_command_uses() -> None:
+    from mlflow_yolo.training.pretrain import N_TRAIN, TRAINING
+
+    training = checkpoints.record()["training"]
+    assert {key: training[key] for key in TRAINING} == dict(TRAINING)
+    assert training["n_train"] == N_TRAIN
+
+
 def pickled_strings(file: Path) -> list[str]:
     with zipfile.ZipFile(file) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
@@ -70,7 +78,7 @@ def test_ultralytics_loads_it_as_a_stock_model_without_optimizer() -> None:
     assert sum(parameter.numel() for parameter in model.parameters()) == checkpoints.record()["parameters"]
     assert set(content) == {"epoch", "model", "train_args", "version", "license", "docs"}
     assert content["epoch"] == -1
-    assert (content["train_args"]["project"], content["train_args"]["save_dir"]) == (None, None)
+    assert [content["train_args"][key] for key in ("data", "project", "name")] == ["digits", None, None]
 
 
 @pytest.mark.slow

@@ -225,7 +225,7 @@ def test_task_follows_labels_and_argument(
 ) -> None:
     rows = {"pose": "0 0.5 0.5 0.2 0.4 0.5 0.6 2", "obb": "1 0.1 0.1 0.5 0.1 0.5 0.6 0.1 0.6"}
     row = rows.get(expected, "0 0.1 0.1 0.5 0.1 0.5 0.6 0.1 0.6")
-    every = {f"{split}/{stem}.txt": row for split in SPLITS for stem in "ab"} if not labels else labels
+    every = labels or {f"{split}/{stem}.txt": row for split in SPLITS for stem in "ab"}
     assert load_dataset(write_dataset(tmp_path, labels=every, **keys), task=task).task == expected
 
 

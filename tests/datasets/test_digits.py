@@ -110,7 +110,7 @@ def test_labels_lie_in_the_image_and_equal_the_table_of_objects(name: str, small
         for image, label in zip(split.images, split.labels, strict=True):
             assert label is not None
             for number, row in enumerate(boxes_of(label, 128)):
-                assert 0 <= row[1:].min()
+                assert row[1:].min() >= 0
                 assert row[1:].max() <= 128
                 known = table[image.name, number]
                 assert known.class_id == row[0]

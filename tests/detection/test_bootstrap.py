@@ -24,6 +24,10 @@ def _with_noise(samples, seed, noise):
 def groups(random_samples):
     """Return two configurations with two seeds, and a third, worse one with one."""
     samples = random_samples(0, 20)
+    # One class on one image only: a third of the resamples does not have it.
+    samples[0] = dataclasses.replace(
+        samples[0], gt_classes=np.full_like(samples[0].gt_classes, 3), classes=np.full_like(samples[0].classes, 3)
+    )
     return {
         "0": [_with_noise(samples, 1, 0.02), _with_noise(samples, 2, 0.02)],
         "3": [_with_noise(samples, 3, 0.03), _with_noise(samples, 4, 0.03)],
@@ -33,9 +37,9 @@ def groups(random_samples):
 
 @pytest.mark.parametrize(("metric", "attribute"), [("mAP50-95", "map50_95"), ("mAP50", "map50")])
 def test_difference_is_that_of_the_evaluations_averaged_over_seeds(groups, metric, attribute):
-    result = bootstrap_map(groups, baseline="0", n_classes=3, metric=metric, n_resamples=10)
+    result = bootstrap_map(groups, baseline="0", n_classes=4, metric=metric, n_resamples=10)
     means = {
-        name: np.mean([getattr(evaluate(child, n_classes=3), attribute) for child in children])
+        name: np.mean([getattr(evaluate(child, n_classes=4), attribute) for child in children])
         for name, children in groups.items()
     }
     assert list(result) == ["3", "10"]
@@ -51,11 +55,11 @@ def _repeated(samples, counts):
 def test_interval_and_p_equal_evaluating_repeated_images(groups):
     n_resamples = 120  # more than are taken at once
     groups = {"0": groups["0"], "3": groups["3"][:1]}
-    result = bootstrap_map(groups, baseline="0", n_classes=3, n_resamples=n_resamples, seed=11)
+    result = bootstrap_map(groups, baseline="0", n_classes=4, n_resamples=n_resamples, seed=11)
     counts = np.random.default_rng(11).multinomial(20, np.full(20, 1 / 20), size=n_resamples)
     drawn = [
-        evaluate(_repeated(groups["3"][0], row), n_classes=3).map50_95
-        - np.mean([evaluate(_repeated(child, row), n_classes=3).map50_95 for child in groups["0"]])
+        evaluate(_repeated(groups["3"][0], row), n_classes=4).map50_95
+        - np.mean([evaluate(_repeated(child, row), n_classes=4).map50_95 for child in groups["0"]])
         for row in counts
     ]
     np.testing.assert_allclose([result["3"].low, result["3"].high], np.percentile(drawn, [2.5, 97.5]), atol=1e-12)
@@ -65,19 +69,19 @@ def test_interval_and_p_equal_evaluating_repeated_images(groups):
 
 
 def test_a_much_worse_model_is_significant_and_its_own_copy_is_not(groups):
-    result = bootstrap_map({**groups, "copy": groups["0"]}, baseline="0", n_classes=3, n_resamples=400)
+    result = bootstrap_map({**groups, "copy": groups["0"]}, baseline="0", n_classes=4, n_resamples=400)
     assert result["10"].high < 0
     assert result["10"].p == pytest.approx(2 / 401)
     assert dataclasses.astuple(result["copy"])[:4] == (0, 0, 0, 1)
 
 
 def test_order_of_seeds_and_a_monotone_change_of_scores_do_not_matter(groups):
-    before = bootstrap_map(groups, baseline="0", n_classes=3, n_resamples=50)
+    before = bootstrap_map(groups, baseline="0", n_classes=4, n_resamples=50)
     changed = {
         name: [[dataclasses.replace(s, scores=s.scores**2) for s in child] for child in reversed(children)]
         for name, children in groups.items()
     }
-    after = bootstrap_map(changed, baseline="0", n_classes=3, n_resamples=50)
+    after = bootstrap_map(changed, baseline="0", n_classes=4, n_resamples=50)
     for name in before:
         np.testing.assert_allclose(dataclasses.astuple(after[name]), dataclasses.astuple(before[name]), atol=1e-12)
 
@@ -118,23 +122,23 @@ def test_false_positives_of_the_bootstrap_under_the_null_are_near_five_percent()
 def test_images_that_differ_are_named(groups, one_image):
     other = {**groups, "3": [groups["3"][0], [*groups["3"][1][1:], groups["3"][1][0]]]}
     with pytest.raises(InputError, match=r"'3' has '1\.jpg' where '0' has '0\.jpg'"):
-        bootstrap_map(other, baseline="0", n_classes=3)
+        bootstrap_map(other, baseline="0", n_classes=4)
     with pytest.raises(InputError, match="'3' has 19 images and '0' 20"):
-        bootstrap_map({**groups, "3": [groups["3"][0][:-1]]}, baseline="0", n_classes=3)
+        bootstrap_map({**groups, "3": [groups["3"][0][:-1]]}, baseline="0", n_classes=4)
 
 
 def test_groups_that_cannot_be_compared_raise(groups, one_image):
     with pytest.raises(InputError, match=r"'7' is not among .* 0, 3, 10"):
-        bootstrap_map(groups, baseline="7", n_classes=3)
+        bootstrap_map(groups, baseline="7", n_classes=4)
     with pytest.raises(InputError, match="'3' has no training seed"):
-        bootstrap_map({**groups, "3": []}, baseline="0", n_classes=3)
+        bootstrap_map({**groups, "3": []}, baseline="0", n_classes=4)
     with pytest.raises(InputError, match="'3' has no images"):
-        bootstrap_map({**groups, "3": [[]]}, baseline="0", n_classes=3)
+        bootstrap_map({**groups, "3": [[]]}, baseline="0", n_classes=4)
     with pytest.raises(InputError, match="no image has ground truth"):
-        bootstrap_map({"0": [[one_image([], [])]]}, baseline="0", n_classes=3)
+        bootstrap_map({"0": [[one_image([], [])]]}, baseline="0", n_classes=4)
     with pytest.raises(ArgumentError, match="mAP75"):
-        bootstrap_map(groups, baseline="0", n_classes=3, metric="mAP75")
+        bootstrap_map(groups, baseline="0", n_classes=4, metric="mAP75")
     with pytest.raises(ArgumentError, match="n_resamples=0"):
-        bootstrap_map(groups, baseline="0", n_classes=3, n_resamples=0)
+        bootstrap_map(groups, baseline="0", n_classes=4, n_resamples=0)
     with pytest.raises(ShapeError, match=r"'b' has values of shape \(3,\), expected \(4,\)"):
         bootstrap_mean({"a": [np.zeros(4)], "b": [np.zeros(3)]}, baseline="a")

@@ -72,6 +72,25 @@ def test_average_precision_equals_faster_coco_eval_with_equal_overlaps_and_areas
     _assert_equal_to_coco(samples, n_classes=3)
 
 
+def test_of_two_objects_that_overlap_equally_the_later_is_taken_as_in_coco(one_image):
+    objects = [((0, 0, 100, 100), 0), ((20, 0, 120, 100), 0)]
+    # The first overlaps both by 90/110 = .82; the second the earlier by 78/122 = .64, the later by 98/102 = .96
+    sample = one_image(objects, [((10, 0, 110, 100), 0.9, 0), ((22, 0, 122, 100), 0.8, 0)])
+    ap = evaluate([sample], n_classes=1).ap[0]
+    one_of_two = 51 / 101
+    np.testing.assert_allclose(ap, [1.0] * 3 + [one_of_two] * 4 + [51 / 202] * 2 + [51 / 202], atol=1e-12)
+    _assert_equal_to_coco([sample], n_classes=1)
+
+
+def test_an_object_of_the_size_is_preferred_to_one_of_another_size_that_fits_better(one_image):
+    small, medium = (0, 0, 31, 33), (0, 0, 32, 40)
+    sample = one_image([(small, 0), (medium, 0)], [(small, 0.9, 0)])
+    result = evaluate([sample], n_classes=1)
+    # Among the medium it is right up to its IoU of 1023/1280 = .799 and ignored above
+    assert result.ap_medium == pytest.approx(0.6)
+    _assert_equal_to_coco([sample], n_classes=1)
+
+
 def test_right_wrong_right_by_hand(one_image):
     detections = [(OBJECT, 0.9, 0), (ELSEWHERE, 0.8, 0), (OTHER, 0.7, 0)]
     result = evaluate([one_image([(OBJECT, 0), (OTHER, 0)], detections)], n_classes=1)

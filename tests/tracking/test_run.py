@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -269,6 +270,29 @@ def test_an_outage_delays_and_loses_nothing(open_tracked: Open, client: MlflowCl
     assert history(client, run, "a") == [(0, 5, 1.0)]
 
 
+def test_a_server_that_dies_within_a_request_does_not_hold_up_the_end(
+    open_tracked: Open, client: MlflowClient, broken: Any, tmp_path: Path
+) -> None:
+    hanging, back = threading.Event(), threading.Event()
+
+    def hang(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if name == "log_batch" and not back.is_set():
+            hanging.set()
+            back.wait(60)
+
+    run = open_tracked(client_factory=lambda uri: broken(client, hang), probe=lambda uri: not hanging.is_set())
+    run.log_metrics({"a": 1})
+    delivery = run.close(timeout_s=60)
+    assert "does not answer" in delivery.reason  # and not: not in time
+    assert delivery.n_pending == 2
+    back.set()
+    deadline = time.monotonic() + 10
+    while is_owned(tmp_path / "run") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert stored(client, run).info.status == "FINISHED"
+    assert stored(client, run).data.metrics == {"a": 1.0}
+
+
 def test_a_failing_artifact_store_holds_back_files_only(open_tracked: Open, client: MlflowClient, broken: Any) -> None:
     def no_credentials(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception | None:
         return PermissionError("no credentials") if name == "log_artifact" else None
@@ -476,7 +500,9 @@ def script(tmp_path: Path) -> Iterator[Callable[[str], "subprocess.Popen[str]"]]
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
 
 
 def test_a_process_with_a_dead_server_ends_at_once_and_keeps_its_last_value(
@@ -506,13 +532,12 @@ def test_what_a_killed_process_had_measured_is_replayed_and_its_run_closed(
             print(i, time.time(), flush=True)
             time.sleep(0.005)
     """)
-    for _ in range(300):
-        last = process.stdout.readline()
+    lines = [process.stdout.readline() for _ in range(300)]
     assert is_owned(tmp_path / "run")
     assert replay(tmp_path).n_owned == 1
     process.kill()
     killed_at = time.time()
-    lines = [last, *process.communicate()[0].splitlines()]
+    process.wait()
     assert not is_owned(tmp_path / "run")
 
     done = replay(tmp_path)
@@ -521,9 +546,8 @@ def test_what_a_killed_process_had_measured_is_replayed_and_its_run_closed(
     assert found.info.status == "KILLED"
     assert found.data.tags[keys.TAG_STATE] == "interrupted"
     steps = [metric.step for metric in client.get_metric_history(found.info.run_id, "a")]
-    old_enough = [
-        int(line.split()[0]) for line in lines if len(line.split()) == 2 and float(line.split()[1]) < killed_at - 1
-    ]
+    measured = [(int(step), float(at)) for step, at in (line.split() for line in lines)]
+    old_enough = [step for step, at in measured if at < killed_at - 1]
     assert steps == list(range(len(steps)))
     assert len(steps) > max(old_enough)
 

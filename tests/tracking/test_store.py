@@ -88,7 +88,7 @@ def test_a_store_that_holds_runs_is_never_moved(store: str, client: MlflowClient
     path = edit(
         store, "PRAGMA foreign_keys = OFF", "DELETE FROM experiments", "UPDATE alembic_version SET version_num = 'x'"
     )
-    with pytest.raises(StoreError, match="holds 1 runs.*mlflow db upgrade"):
+    with pytest.raises(StoreError, match=r"holds 1 runs.*mlflow db upgrade"):
         repair_store(store)
     assert path.exists()
 
