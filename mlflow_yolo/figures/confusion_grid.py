@@ -55,7 +55,8 @@ def confusion_grid(
     panel_in = min(max(0.36 * size, 2.3), 4.8)
     named_in = 0.9 if len(names) <= MOST_NAMED_CLASSES else 0.3
     figure = style.new_figure(
-        width_in=max(n_columns * panel_in + named_in + 1.0, 5.0), height_in=n_rows * (panel_in + 0.35) + named_in + 1.2
+        width_in=max(n_columns * (panel_in + 0.15) + named_in + 1.5, 5.0),
+        height_in=n_rows * (panel_in + 0.35) + named_in + 1.2,
     )
     thresholds = [f"{word} {value:g}" for word, value in (("conf", conf), ("IoU", iou)) if value is not None]
     style.state(
@@ -84,7 +85,9 @@ def confusion_grid(
         below = i + n_columns < len(looks)
         _label(axes, names, x_named=not below, y_named=i % n_columns == 0)
     assert image is not None
-    bar = figure.colorbar(image, ax=panels, fraction=0.03, pad=0.02, aspect=30)
+    bar = figure.colorbar(
+        image, ax=panels, fraction=0.03, pad=0.02, aspect=25, shrink=min(1.0, 4.0 / (n_rows * panel_in))
+    )
     style.dress_color_bar(bar, label="share of the true class")
     return figure
 
@@ -123,6 +126,5 @@ def _label(axes: Axes, names: Sequence[str], *, x_named: bool, y_named: bool) ->
         axes.set_ylabel("true", **style.lettering())
     for spine in axes.spines.values():
         spine.set_visible(False)
-    for edge in (size - 1.5,):
-        axes.axhline(edge, color="#9a9a9a", linewidth=0.6)
-        axes.axvline(edge, color="#9a9a9a", linewidth=0.6)
+    axes.axhline(size - 1.5, color="#9a9a9a", linewidth=0.6)
+    axes.axvline(size - 1.5, color="#9a9a9a", linewidth=0.6)

@@ -22,6 +22,7 @@ N_BINS = 64
 LOWEST_EXPONENT = -40
 MOST_BLOCKS = 24
 MOST_RIDGES = 10
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MINUS = "\N{MINUS SIGN}"
 _NEGLIGIBLE = 2e-3  # share of a block's values below which a bin does not widen the axis
 _OVERLAP = 2.4  # height of the highest ridge in distances between ridges
@@ -74,10 +75,9 @@ def histogram_ridges(
     n_values = table[-1, chosen].sum(axis=(1, 2))
     style.state(
         figure,
-        f"Distribution of {what} by block, epoch {numbers[0]} (back, light) to "
-        f"{numbers[-1]} (front, dark)" + (f": {subject}" if subject else ""),
+        f"Distribution of {what} by block, {_span(numbers)}" + (f": {subject}" if subject else ""),
         f"Height: share of the block's {what} per power of two, same scale everywhere. In the middle: "
-        f"magnitudes below 2^{lowest + 1}. n: values.{left_out}",
+        f"magnitudes below {_power(lowest + 1)}. n: values.{left_out}",
     )
     panels = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
     for i, axes in enumerate(panels.flat):
@@ -140,7 +140,7 @@ def _draw(axes: Axes, shares: Floats, *, numbers: npt.NDArray[np.intp], scale: f
     for i, (share, color, number) in enumerate(zip(shares, colors, numbers, strict=True)):
         base = float(n - 1 - i)
         curve = base + share / max(scale, 1e-12) * _OVERLAP
-        axes.fill_between(places, base, curve, color=color, alpha=0.55, linewidth=0, zorder=2 + i)
+        axes.fill_between(places, base, curve, color=color, alpha=0.85, linewidth=0, zorder=2 + i)
         axes.plot(places, curve, color=color, linewidth=0.9, zorder=2.5 + i, gid=f"epoch:{number}")
     axes.set_ylim(-0.15, n - 1 + _OVERLAP * 1.05)
 
@@ -154,9 +154,20 @@ def _dress(axes: Axes, *, lowest: int, highest: int, bottom: bool) -> None:
     step = max(1, -(-n // 3))
     powers = list(range(highest, lowest, -step))
     ticks = [-(p - lowest) for p in powers] + [0] + [p - lowest for p in reversed(powers)]
-    labels = [f"{_MINUS}2^{p}" for p in powers] + ["0"] + [f"2^{p}" for p in reversed(powers)]
+    labels = [f"{_MINUS}{_power(p)}" for p in powers] + ["0"] + [_power(p) for p in reversed(powers)]
     axes.set_xticks(ticks, labels, **style.lettering(6.0))
     axes.tick_params(axis="x", labelbottom=bottom)
+
+
+def _span(numbers: npt.NDArray[np.intp]) -> str:
+    """Return which epochs are drawn and where they stand."""
+    first, last = int(numbers[0]), int(numbers[-1])
+    return f"epoch {first}" if first == last else f"epoch {first} (back, light) to {last} (front, dark)"
+
+
+def _power(exponent: int) -> str:
+    """Return 2 to the power of `exponent` with raised digits."""
+    return "2" + str(exponent).translate(_RAISED)
 
 
 def _brief(number: float) -> str:

@@ -17,7 +17,7 @@ from mlflow_yolo.figures.lettering import legible
 MOST_ROWS = 6
 MOST_BOXES = 100
 _CLASS_COLORS = ("#56B4E9", "#E69F00", "#3DDC97", "#F0E442", "#FF8FB1", "#FF6A3D", "#B79CFF", "#9BE564", "#FFFFFF")
-_LABEL_SIZE = 5.5
+_LABEL_SIZE = 6.5
 _ADVANCE = 0.64  # of the font size per character; generous, so that what is said to fit does
 _LINE_HEIGHT = 1.35
 
@@ -98,7 +98,9 @@ def side_by_side(
                 title = style.lettering(color=color, fontweight="bold")
                 axes.set_title(legible(name, longest=int(cell_in * 10)), loc="left", **title)
         if titles is not None:
-            file = legible(titles[row], longest=int(cell_in * heights[row] * 12))
+            room = int(cell_in * heights[row] * 12)
+            file = legible(titles[row])
+            file = file if len(file) <= room else "…" + file[1 - room :]  # names of files differ at their end
             grid[row][0].set_ylabel(file, **style.lettering(style.SMALL_SIZE, color=style.QUIET))
     return figure
 

@@ -124,7 +124,7 @@ def dress(axes: Axes, *, x_label: str = "", y_label: str = "", grid: str | None 
 
 
 def legend(axes: Axes, entries: Sequence[tuple[Artist, str]], *, title: str = "") -> None:
-    """Put a legend to the right of the axes, where it covers nothing; `entries` are (artist, text) from top to bottom."""
+    """Put a legend to the right of the axes, where it covers nothing; `entries` are (artist, text), top first."""
     if not entries:
         return
     font = FontProperties(family=list(families()), size=SMALL_SIZE)

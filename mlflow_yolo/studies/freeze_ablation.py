@@ -23,6 +23,7 @@ from mlflow_yolo.tracking.run import TrackedRun, open_run
 from mlflow_yolo.tracking.run_file import read_run_file
 from mlflow_yolo.tracking.store import check_store, ensure_store
 from mlflow_yolo.tracking.target import Target
+from mlflow_yolo.training.data import localise
 from mlflow_yolo.training.data_cache import warm_label_caches
 from mlflow_yolo.training.plan import Plan
 from mlflow_yolo.training.results import log_dataset
@@ -82,8 +83,10 @@ def _run(study: Study, question: CheckedQuestion, target: Target, workers: int) 
         parent.log_params(_params(question))
         log_dataset(parent, question.dataset)
         if study.pending():
-            warm_label_caches(question.dataset)
-            warm_label_caches(train_subset(question.dataset, study.directory / "shared"))
+            shared = study.directory / "shared"
+            dataset = localise(question.dataset, shared)
+            warm_label_caches(dataset)
+            warm_label_caches(train_subset(dataset, shared))
             n_epochs = Plan.from_json(question.trials[0].plan).epochs
             with Progress(study, n_epochs=n_epochs) as progress:
                 executor = SubprocessExecutor(workers=workers, threads=study.threads)
@@ -158,7 +161,7 @@ def _facts(question: CheckedQuestion) -> dict[str, object]:
     return {
         "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
         "images": ", ".join(f"{name} {split.n_images}" for name, split in dataset.splits.items()),
-        "model": question.model.source,
+        "model": question.given.model,
         **{name: value for name, value in _params(question).items() if name != "data"},
     }
 

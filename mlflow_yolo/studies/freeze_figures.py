@@ -73,7 +73,7 @@ def _figures(analysis: FreezeAnalysis, root: Path) -> Iterator[Drawn]:
     yield (
         "depth_effect",
         f"{analysis.metric} by frozen blocks",
-        "Small dots are seeds, the large one their mean with its 95 % interval; below, the difference to freezing "
+        "Small dots are seeds, the large one their mean with its 95 % interval; on the right the difference to freezing "
         "nothing with its 95 % interval over images.",
         _depth_effect(analysis),
     )
@@ -120,7 +120,7 @@ def _detection_figures(analysis: FreezeAnalysis, samples: dict[str, list[list[Sa
         f"On the {analysis.split} split at IoU 0.50, each training at the confidence where its mean F1 peaks.",
         f1_per_class(_stack(evaluations, "f1_per_class"), names=analysis.names, split=analysis.split),
     )
-    conf = float(np.mean([child.result["operating_conf"] for row in analysis.rows for child in row.children]))
+    conf = round(float(np.mean([child.result["operating_conf"] for row in analysis.rows for child in row.children])), 3)
     matrices = {
         label: normalise(np.sum([confusion_matrix(s, n_classes=n_classes, conf=conf) for s in children], axis=0))
         for label, children in samples.items()

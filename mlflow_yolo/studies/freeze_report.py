@@ -23,10 +23,10 @@ def columns(analysis: FreezeAnalysis) -> list[str]:
         f"{analysis.split} {analysis.metric}",
         "95 % over seeds",
         "difference",
+        "against 0",
         "95 % over images",
         "p seeds",
         "p images",
-        "against 0",
         "trainable",
         "s/epoch",
         "gap train-val",
@@ -46,10 +46,10 @@ def _cells(row: Row) -> Cells:
         _number(row.mean),
         _interval(row.low, row.high),
         _number(difference, sign=True) if row.seeds else "baseline",
+        row.verdict.text if row.verdict else "",
         _interval(row.images.low, row.images.high, sign=True) if row.images else "",
         _p(row.verdict.p_seeds if row.verdict else None),
         _p(row.verdict.p_images if row.verdict else None),
-        row.verdict.text if row.verdict else "",
         f"{row.average('parameters_trainable'):,.0f}",
         _number(row.average("seconds_per_epoch_mean"), digits=1),
         _number(row.average("overfit_gap"), sign=True),
@@ -165,7 +165,7 @@ def note(analysis: FreezeAnalysis) -> str:
 
 def terminal_text(analysis: FreezeAnalysis) -> str:
     """Return what the terminal shows: the table without its widest columns, and the answer."""
-    kept = [0, 2, 3, 4, 5, 8, 10]
+    kept = [0, 2, 3, 4, 6, 5, 10]
     headings = columns(analysis)
     table = text_table([headings[i] for i in kept], [[cells[i] for i in kept] for cells in rows(analysis)])
     return "\n".join(["", table, "", *answer(analysis)])

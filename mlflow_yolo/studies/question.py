@@ -67,6 +67,7 @@ class CheckedQuestion:
     """A question that can be answered.
 
     Attributes:
+        given: The question as it was given.
         dataset: The data.
         model: The model.
         freezes: The configurations, the baseline first.
@@ -75,6 +76,7 @@ class CheckedQuestion:
         config: What identifies the question, as JSON-able data.
     """
 
+    given: FreezeQuestion
     dataset: Dataset
     model: Model
     freezes: tuple[Freeze, ...]
@@ -134,7 +136,8 @@ def check_question(question: FreezeQuestion) -> CheckedQuestion:
         for seed in seeds
         for freeze in freezes
     )
-    return CheckedQuestion(dataset, model, freezes, seeds, trials, _config(question, dataset, model, freezes, trials))
+    config = _config(question, dataset, model, freezes, trials)
+    return CheckedQuestion(question, dataset, model, freezes, seeds, trials, config)
 
 
 def _stages(question: FreezeQuestion, freeze: Freeze) -> tuple[Stage, ...]:

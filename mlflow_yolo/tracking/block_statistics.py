@@ -13,6 +13,7 @@ from typing import Any
 
 from mlflow_yolo import keys
 from mlflow_yolo.blocks import COPIES, Block, block_of
+from mlflow_yolo.exceptions import WorkError
 from mlflow_yolo.statistics.activations import ActivationProbe
 from mlflow_yolo.statistics.collector import StepCollector
 from mlflow_yolo.statistics.epoch import NO_BLOCK, EpochStatistics
@@ -95,7 +96,7 @@ class BlockStatistics:
 
     def watch_activations(self) -> None:
         """Open the probe on the model that is being validated, at the first batch of a validation."""
-        if self._activations is None and self._trainer is not None:
+        if self._activations is None and self._collector and self._trainer is not None:
             model = self._trainer.ema.ema if self._trainer.ema else self._trainer.model
             layers = [(i, layer) for i, layer in enumerate(model.model) if type(layer).__name__ not in COPIES]
             self._activations = ActivationProbe(layers, max_batches=_ACTIVATION_BATCHES)
@@ -107,15 +108,16 @@ class BlockStatistics:
         if self._activations and self._activations.n_batches >= _ACTIVATION_BATCHES:
             self._close_probe()
 
+    def end_validation(self) -> None:
+        """Close the probe: its hooks must not be on the model when Ultralytics saves it."""
+        self._close_probe()
+
     def end_epoch(self, *, epoch: int, n_epochs: int | None) -> None:
         """Log the epoch: few metrics, everything into the files, now and then the figures."""
         self._close_probe()
         if not self._collector:
             return
-        found = self._collector.end_epoch()
-        if self._activations:
-            found = found.with_block_values("activations", self._activations.result())
-            self._activations = None
+        found = self._with_activations(self._collector.end_epoch())
         self._epochs = [*(known for known in self._epochs if known.epoch != epoch), found]
         missing = set(found.without_gradient)
         self._without_gradient = missing if self._without_gradient is None else self._without_gradient & missing
@@ -159,6 +161,15 @@ class BlockStatistics:
         if self._probe:
             self._probe.close()
             self._probe = None
+
+    def _with_activations(self, found: EpochStatistics) -> EpochStatistics:
+        """Return the epoch with what the probe has seen; a probe that failed takes nothing else with it."""
+        probe, self._activations = self._activations, None
+        try:
+            return found.with_block_values("activations", probe.result()) if probe else found
+        except WorkError as error:
+            self._fail("activation statistics", error)
+            return found
 
     def _metrics(self, found: EpochStatistics) -> dict[str, float]:
         """Return the metrics of an epoch: means over its sampled steps."""

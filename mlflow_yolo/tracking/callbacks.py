@@ -30,6 +30,7 @@ _EVENTS = (
     "on_train_batch_end",
     "on_val_batch_start",
     "on_val_batch_end",
+    "on_val_end",
     "on_fit_epoch_end",
     "on_train_end",
     "teardown",
@@ -152,6 +153,12 @@ class TrainingCallbacks:
         """Stop watching after a few batches."""
         if self._blocks and validator.training:
             self._blocks.end_activation_batch()
+
+    @_guarded
+    def on_val_end(self, validator: Any) -> None:
+        """Stop watching in any case: the model is about to be copied into a checkpoint, hooks and all."""
+        if self._blocks:
+            self._blocks.end_validation()
 
     @_guarded
     def on_fit_epoch_end(self, trainer: Any) -> None:

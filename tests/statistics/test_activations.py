@@ -206,3 +206,18 @@ def test_a_failure_while_measuring_reaches_the_result_and_not_the_model() -> Non
         assert model(images()).is_sparse
     with pytest.raises(WorkError, match="activation statistics failed"):
         probe.result()
+
+
+def test_layers_weigh_by_their_elements_whether_subsampled_or_not() -> None:
+    class TwoLayers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.large = nn.Sequential(nn.BatchNorm2d(1), nn.ReLU())
+            self.small = nn.Sequential(nn.BatchNorm2d(1), nn.ReLU(), nn.MaxPool2d(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.large(x).sum() + self.small(-x[..., :16, :16])  # the large map is off, the small one on
+
+    model = nn.Sequential(TwoLayers()).eval()
+    found = probed(model, -torch.ones(1, 1, 64, 64))
+    assert found[0]["off_fraction"] == pytest.approx(64 * 64 / (64 * 64 + 16 * 16))

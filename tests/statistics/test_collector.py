@@ -173,6 +173,13 @@ def test_a_frozen_block_has_no_rows_and_is_named() -> None:
     assert statistics.histograms["weights"].counts[1].sum() == 0
 
 
+def test_a_gradient_left_over_from_before_freezing_is_not_read() -> None:
+    model = Model()
+    backward(model)
+    model.model[0].requires_grad_(False)
+    assert {block for _, _, block in one_step(model).summary()} == {1, 3, NO_BLOCK}
+
+
 def test_a_block_that_is_unfrozen_later_has_rows_from_then_on() -> None:
     model = Model()
     collector = collector_of(model)
