@@ -50,7 +50,7 @@ def depth_effect(
     metric: str,
     split: str,
     n_images: int | None = None,
-    unit: str = "frozen",
+    dimension: str = "frozen",
 ) -> Figure:
     """Return the headline figure: left the score of each configuration, right its difference to the baseline.
 
@@ -59,7 +59,7 @@ def depth_effect(
         metric: Name of the metric, for example `mAP50-95`.
         split: Split it was measured on.
         n_images: Images that the bootstrap drew from, named below.
-        unit: Word above the names of the configurations.
+        dimension: Word above the names of the configurations.
 
     Returns:
         A figure of two axes with common rows, gid `scores` and `differences`: lines of gid `seeds:<name>`,
@@ -99,7 +99,7 @@ def depth_effect(
     style.dress(left, x_label=f"{metric} on {split}", grid="x")
     style.dress(right, x_label=f"difference to {style.short(effects[0].name)}", grid="x")
     left.set_yticks(range(len(effects)), labels, **style.lettering())
-    left.set_title(unit, loc="left", x=0, ha="right", **style.lettering(style.SMALL_SIZE, color=style.QUIET))
+    left.set_title(dimension, loc="left", x=0, ha="right", **style.lettering(style.SMALL_SIZE, color=style.QUIET))
     left.set_ylim(len(effects) - 0.45, -0.55)
     for axes in (left, right):
         axes.tick_params(axis="y", length=0)

@@ -1,5 +1,9 @@
 import re
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
 
 from mlflow_yolo.figures.html import Details, Picture, Section, Table, report
 from mlflow_yolo.figures.style import new_figure
@@ -82,3 +86,24 @@ def test_a_page_without_sections_is_a_page() -> None:
     page = Page(report("Title", answer=[], sections=[]))
     assert page.count("h1") == page.count("title") == 1
     assert page.count("section") == page.count("nav") == 0
+
+
+@pytest.mark.slow
+def test_a_click_sorts_by_value_and_leaves_missing_values_last(tmp_path: Path, chromium: str) -> None:
+    table = Table(["x"], [["1,200"], [None], ["30"], ["<.5"]])
+    source = report("T", answer=[], sections=[Section("S", table=table)])
+    script = """<script>
+      const button = document.querySelector("th button"), seen = [];
+      for (let i = 0; i < 2; i++) {
+        button.click();
+        seen.push(Array.from(document.querySelectorAll("td"), cell => cell.textContent).join(" "));
+      }
+      document.title = seen.join(" | ");
+    </script></body>"""
+    (tmp_path / "page.html").write_text(source.replace("</body>", script), "utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    command = [chromium, *options, (tmp_path / "page.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    match = re.search("<title>(.*)</title>", done.stdout)
+    assert match is not None
+    assert match[1] == "&lt;.5 30 1,200 \N{EN DASH} | 1,200 30 &lt;.5 \N{EN DASH}"
