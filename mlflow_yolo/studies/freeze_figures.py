@@ -144,7 +144,7 @@ def _depth_effect(analysis: FreezeAnalysis) -> Figure:
                 mean=row.mean,
                 low=row.low,
                 high=row.high,
-                difference=row.seeds.difference if row.seeds else math.nan,
+                difference=row.images.difference if row.images else row.seeds.difference if row.seeds else math.nan,
                 difference_low=row.images.low if row.images else math.nan,
                 difference_high=row.images.high if row.images else math.nan,
                 verdict=row.verdict.text if row.verdict else "",

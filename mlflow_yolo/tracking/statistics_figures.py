@@ -42,6 +42,7 @@ def _gradients(epochs: Sequence[EpochStatistics], names: Mapping[int, str]) -> F
         statistic="gradient L2 before clipping",
         frozen=frozen[shown],
         log10=True,
+        first_epoch=epochs[0].epoch,
     )
 
 
