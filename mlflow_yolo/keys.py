@@ -21,6 +21,7 @@ TAG_STATISTICS = "mlflow_yolo.statistics"
 TAG_CONTINUES = "mlflow_yolo.continues"
 TAG_STUDY = "mlflow_yolo.study"
 TAG_VERSION = "mlflow_yolo.version"
+TAG_NAME = "mlflow.runName"
 TAG_PARENT = "mlflow.parentRunId"
 TAG_NOTE = "mlflow.note.content"
 
@@ -59,8 +60,17 @@ def metrics(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def block_metric(kind: str, statistic: str, block: str) -> str:
-    """Return the metric key of one block's statistic: `block_metric("gradients", "l2", "04-C3k2")`."""
-    return f"{kind}/{statistic}/{segment(block)}"
+    """Return the metric key of one block's statistic: `statistics/gradients/l2/04-C3k2`.
+
+    MLflow's UI sorts its sections by name: under one prefix the many cards of the blocks come after `final` and
+    `metrics`, which are what a reader looks for first.
+    """
+    return f"{model_metric(kind, statistic)}/{segment(block)}"
+
+
+def model_metric(kind: str, statistic: str) -> str:
+    """Return the metric key of a statistic of the whole model: `statistics/gradients/gradient_norm`."""
+    return f"statistics/{kind}/{statistic}"
 
 
 def image_file(key: str, *, step: int, timestamp_ms: int, uid: str) -> str:

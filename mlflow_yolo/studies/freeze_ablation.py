@@ -18,6 +18,7 @@ from mlflow_yolo.studies.progress import Progress
 from mlflow_yolo.studies.question import CheckedQuestion, FreezeQuestion, check_question
 from mlflow_yolo.studies.study import Study, default_name, open_study
 from mlflow_yolo.tracking.addresses import without_password
+from mlflow_yolo.tracking.links import Links, study_links, ui_address
 from mlflow_yolo.tracking.replay import replay
 from mlflow_yolo.tracking.run import TrackedRun, open_run
 from mlflow_yolo.tracking.run_file import read_run_file
@@ -78,7 +79,7 @@ def run_freeze_ablation(
 def _run(study: Study, question: CheckedQuestion, target: Target, workers: int) -> Outcome:
     """Run what is missing under the parent run, and put together what all children show."""
     parent = open_parent(study, target)
-    n_failed = 0
+    n_failed, links = 0, None
     try:
         parent.log_params(_params(question))
         log_dataset(parent, question.dataset)
@@ -93,7 +94,8 @@ def _run(study: Study, question: CheckedQuestion, target: Target, workers: int) 
                 n_failed = run_pending(study, executor, parent=parent, target=target, watcher=progress)
         analysis = analyse(_children(study, question))
         if analysis:
-            _log_analysis(parent, analysis, study, question)
+            links = _links(parent, analysis, study, target)
+            _log_analysis(parent, analysis, study, question, links)
     except KeyboardInterrupt:
         parent.close("KILLED", state="interrupted", timeout_s=5.0, close_adopted=True)
         raise
@@ -101,7 +103,9 @@ def _run(study: Study, question: CheckedQuestion, target: Target, workers: int) 
         parent.close("FAILED", close_adopted=True)
         raise
     parent.close("FAILED" if n_failed else "FINISHED", close_adopted=True)
-    return Outcome(analysis, _text(study, analysis, n_failed, replay(study.directory).n_pending), n_failed)
+    n_pending = replay(study.directory).n_pending
+    text = _text(study, analysis, n_failed=n_failed, n_pending=n_pending, links=links, uri=target.tracking_uri)
+    return Outcome(analysis, text, n_failed)
 
 
 def open_parent(study: Study, target: Target) -> TrackedRun:
@@ -144,14 +148,16 @@ def _children(study: Study, question: CheckedQuestion) -> list[Child]:
     return [Child(freeze, seed, *result) for (seed, freeze), result in found if result is not None]
 
 
-def _log_analysis(parent: TrackedRun, analysis: FreezeAnalysis, study: Study, question: CheckedQuestion) -> None:
+def _log_analysis(
+    parent: TrackedRun, analysis: FreezeAnalysis, study: Study, question: CheckedQuestion, links: Links | None
+) -> None:
     """Log the table, the figures, the report and the note into the parent run."""
     pictures = draw(analysis, study.directory, question.dataset.root)
     for picture in pictures:
         parent.log_file(picture.file, "figures")
     parent.log_text(freeze_report.csv(analysis), "table.csv")
     parent.log_text(freeze_report.html(analysis, pictures, _facts(question)), "report.html")
-    parent.set_tags({keys.TAG_NOTE: freeze_report.note(analysis)})
+    parent.set_tags({keys.TAG_NOTE: freeze_report.note(analysis, links)})
     parent.log_metrics(freeze_report.metrics(analysis))
 
 
@@ -166,8 +172,31 @@ def _facts(question: CheckedQuestion) -> dict[str, object]:
     }
 
 
-def _text(study: Study, analysis: FreezeAnalysis | None, n_failed: int, n_pending: int) -> str:
+def _links(parent: TrackedRun, analysis: FreezeAnalysis, study: Study, target: Target) -> Links | None:
+    """Return where MLflow's UI compares the children, once the server knows them."""
+    parent.flush(timeout_s=10.0)
+    files = [read_run_file(child.directory) for row in analysis.rows for child in row.children]
+    return study_links(
+        target.tracking_uri,
+        parent_run_id=parent.run_id,
+        child_run_ids=[file.run_id for file in files if file and file.run_id],
+        study=study.name,
+        metric=f"{analysis.split}/{analysis.metric}" if analysis.split == "test" else f"final/{analysis.metric}",
+    )
+
+
+def _text(
+    study: Study, analysis: FreezeAnalysis | None, *, n_failed: int, n_pending: int, links: Links | None, uri: str
+) -> str:
+    """Return what the terminal shows at the end."""
     lines = [freeze_report.terminal_text(analysis) if analysis else "No configuration has a result for every seed."]
+    if links:
+        address, command = ui_address(uri)
+        lines += ["", f"See it: {command}" if command else "See it:"]
+        lines += [
+            f"  {name:8} {address}/{link}"
+            for name, link in (("report", links.run), ("compare", links.compare), ("charts", links.charts))
+        ]
     if n_failed:
         lines.append(f"{n_failed} trainings failed; start the same command again to try them again.")
     if n_pending:

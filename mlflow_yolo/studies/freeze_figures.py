@@ -73,8 +73,8 @@ def _figures(analysis: FreezeAnalysis, root: Path) -> Iterator[Drawn]:
     yield (
         "depth_effect",
         f"{analysis.metric} by frozen blocks",
-        "Small dots are seeds, the large one their mean with its 95 % interval; on the right the difference to freezing "
-        "nothing with its 95 % interval over images.",
+        "Small dots are seeds, the large one their mean with its 95 % interval; on the right the difference to "
+        "freezing nothing with its 95 % interval over images.",
         _depth_effect(analysis),
     )
     curve = _CURVES[analysis.metric]

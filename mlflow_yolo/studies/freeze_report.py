@@ -9,6 +9,7 @@ from mlflow_yolo.figures import html as page
 from mlflow_yolo.figures.table import Table, markdown_table, text_table
 from mlflow_yolo.studies.freeze_analysis import FreezeAnalysis, Row
 from mlflow_yolo.studies.freeze_figures import Picture
+from mlflow_yolo.tracking.links import Links
 
 Cells = list[str]
 
@@ -80,8 +81,8 @@ def _verdict_sentence(analysis: FreezeAnalysis) -> str:
     if better:
         best = max(better, key=lambda row: row.mean)
         start = (
-            f"Freezing {best.freeze.label} is better than freezing nothing: {analysis.split} {analysis.metric} "
-            f"{best.mean:.3f} against {analysis.baseline.mean:.3f}."
+            f"Freezing {best.freeze.label} is better than freezing nothing, shown over {_sources(best)}: "
+            f"{analysis.split} {analysis.metric} {best.mean:.3f} against {analysis.baseline.mean:.3f}."
         )
     elif open_:
         deepest = max(open_, key=lambda row: len(row.freeze.blocks))
@@ -96,6 +97,11 @@ def _verdict_sentence(analysis: FreezeAnalysis) -> str:
         return start
     listed = ", ".join(f"{row.freeze.label} ({row.mean:.3f})" for row in worse)
     return f"{start[:-1]}; worse: {listed}."
+
+
+def _sources(row: Row) -> str:
+    """Return what the evidence of a verdict comes from: `seeds`, `images` or both."""
+    return " and ".join(row.verdict.sources) if row.verdict else ""
 
 
 def _evidence_sentence(analysis: FreezeAnalysis) -> str:
@@ -156,11 +162,14 @@ def metrics(analysis: FreezeAnalysis) -> dict[str, float]:
     return values
 
 
-def note(analysis: FreezeAnalysis) -> str:
+def note(analysis: FreezeAnalysis, links: Links | None = None) -> str:
     """Return the markdown note of the parent run."""
-    return "\n\n".join(
-        [" ".join(answer(analysis)), markdown_table(columns(analysis), rows(analysis)), _caveat(analysis)]
-    )
+    parts = [" ".join(answer(analysis)), markdown_table(columns(analysis), rows(analysis)), _caveat(analysis)]
+    if links:
+        parts.insert(
+            1, f"[Compare the trainings]({links.compare}) · [All charts]({links.charts}) · artifact `report.html`"
+        )
+    return "\n\n".join(parts)
 
 
 def terminal_text(analysis: FreezeAnalysis) -> str:
@@ -198,6 +207,6 @@ def _caveat(analysis: FreezeAnalysis) -> str:
         )
     )
     return (
-        f"Measured on the {analysis.split} split ({analysis.n_images} images) with each training's best weights on val. "
-        f"Differences are against freeze 0; p values are corrected by Holm.{own}"
+        f"Measured on the {analysis.split} split ({analysis.n_images} images) with each training's best weights on "
+        f"val. Differences are against freeze 0; p values are corrected by Holm.{own}"
     )

@@ -163,7 +163,7 @@ def _check_task(model: Model, dataset: Dataset) -> None:
 def _config(
     question: FreezeQuestion, dataset: Dataset, model: Model, freezes: tuple[Freeze, ...], trials: tuple[Trial, ...]
 ) -> dict[str, Any]:
-    """Return what identifies the question: every plan's content, the data by its fingerprint, the model by its bytes."""
+    """Return what identifies the question: the plans, the data by its fingerprint, the model by its bytes."""
     plan = {key: value for key, value in trials[0].plan.items() if key not in ("stages", "seed", "model", "device")}
     stages = [{**stage, "freeze": None} for stage in trials[0].plan["stages"]]
     return {

@@ -139,7 +139,7 @@ def open_study(
         ) from None
     except OSError as error:
         raise ArgumentError(
-            f"output={output} cannot be written: {error.strerror or error}. Choose a folder you may write with --output."
+            f"output={output} cannot be written: {error.strerror or error}. Choose another folder with --output."
         ) from error
     try:
         _check_same_question(name, state["config"], config)

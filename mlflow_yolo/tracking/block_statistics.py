@@ -174,12 +174,9 @@ class BlockStatistics:
     def _metrics(self, found: EpochStatistics) -> dict[str, float]:
         """Return the metrics of an epoch: means over its sampled steps."""
         summary = found.summary()
-        values = {
-            f"gradients/{name}": summary["global", name, NO_BLOCK]
-            for name in _MODEL_METRICS
-            if ("global", name, NO_BLOCK) in summary
-        }
-        values["gradients/nonfinite_steps"] = float(len(found.nonfinite_steps))
+        found_globally = {name: summary.get(("global", name, NO_BLOCK)) for name in _MODEL_METRICS}
+        values = {keys.model_metric("gradients", name): v for name, v in found_globally.items() if v is not None}
+        values[keys.model_metric("gradients", "nonfinite_steps")] = float(len(found.nonfinite_steps))
         for kind, statistic in BLOCK_METRICS:
             of_blocks = {
                 keys.block_metric(kind, statistic, self._names[block]): value

@@ -35,9 +35,21 @@ _EVENTS = (
     "on_train_end",
     "teardown",
 )
-_UNINTERESTING = frozenset({"model", "data", "save_dir", "project", "name", "exist_ok", "task", "mode", "workers"})
+_LOGGED_ELSEWHERE = frozenset(
+    {"model", "data", "save_dir", "project", "name", "exist_ok", "task", "mode", "workers"}  # the place, the dataset
+    | {"freeze", "seed", "lr0"}  # params of their own
+)
 
-_COSTS = ("train_s", "step_ms", "peak_memory_mb")
+_COSTS = (
+    "train_s",
+    "step_ms",
+    "peak_memory_mb",
+    "parameters_trainable",
+    "parameters_frozen",
+    "bn_total",
+    "bn_eval",
+    "bn_train",
+)
 
 P = ParamSpec("P")
 
@@ -134,7 +146,6 @@ class TrainingCallbacks:
         """Note when the step starts; count BatchNorm modes once, while training."""
         if "bn_total" not in self._counts:
             self._counts |= _count_batch_norm(trainer.model)
-            self.run.log_params(self._counts)
         self._batch_start = time.perf_counter()
 
     @_guarded
@@ -170,14 +181,16 @@ class TrainingCallbacks:
             return
         self._in_epoch = False
         epoch = self._epoch(trainer)
-        values = {**trainer.label_loss_items(trainer.tloss), **trainer.metrics, **trainer.lr}
+        name, value = _headline(keys.metrics(trainer.metrics))
+        # The headline first: MLflow's comparison of runs opens with the metric that was logged first.
+        first = {name: value} if name else {}
+        values = {**first, **trainer.label_loss_items(trainer.tloss), **trainer.metrics, **trainer.lr}
         seconds = time.perf_counter() - self._epoch_start
         self._history.append({**keys.metrics(values), "seconds": seconds})
         self.run.log_metrics({**values, "seconds_per_epoch": seconds}, step=epoch)
         if self._blocks:
             self._blocks.end_epoch(epoch=epoch, n_epochs=self._n_epochs)
         if self._report:
-            name, value = _headline(self._history[-1])
             self._report({"epoch": epoch, "epochs": self._n_epochs or trainer.epochs, "metric": name, "value": value})
 
     @_guarded
@@ -264,7 +277,7 @@ def _changed_arguments(arguments: Mapping[str, Any], defaults: Mapping[str, Any]
     return {
         f"args/{name}": str(value)
         for name, value in arguments.items()
-        if name not in _UNINTERESTING and name in defaults and value != defaults[name]
+        if name not in _LOGGED_ELSEWHERE and name in defaults and value != defaults[name]
     }
 
 

@@ -26,6 +26,8 @@ ClientFactory = Callable[[str], "MlflowClient"]
 TAG_REJECTED = "mlflow_yolo.rejected"
 _REJECTED_STATUSES = frozenset({400, 409, 413, 422})
 _STATUS_IN_TEXT = re.compile(r"error code (\d{3})")
+_GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
+"""How MLflow names a run that nobody named: `smiling-ant-866`."""
 _TERMINAL = frozenset({"FINISHED", "FAILED", "KILLED"})
 
 
@@ -231,6 +233,8 @@ def _adopt(client: "MlflowClient", opening: Record) -> ServerRun:
     adopted = ServerRun(client, opening["run_id"])
     tags = {key: value for key, value in opening.get("tags", {}).items() if not key.startswith("mlflow.")}
     own = tags if run.data.tags.get(keys.TAG_UID) else {keys.TAG_UID: opening["uid"], **tags}
+    if opening.get("name") and _GENERATED_NAME.fullmatch(run.info.run_name or ""):
+        own |= {keys.TAG_NAME: opening["name"]}
     adopted.send([{"type": "tags", "values": own}])
     return adopted
 

@@ -66,7 +66,7 @@ def log_results(run: TrackedRun, result: Mapping[str, Any]) -> None:
 
 
 def per_class_metrics(prefix: str, per_class: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return AP50-95 per class under `prefix/AP50-95/<class>`; nothing above 20 classes (then `per_class.csv` alone)."""
+    """Return AP50-95 per class under `prefix/AP50-95/<class>`; above 20 classes nothing (see `per_class.csv`)."""
     if len(per_class) > keys.MAX_CLASSES_AS_METRICS:
         return {}
     segments = keys.class_segments(per_class)

@@ -90,7 +90,7 @@ def _new_directory(output: Path) -> Path:
         directory.mkdir(parents=True)
     except OSError as error:
         raise ArgumentError(
-            f"output={output} cannot be written: {error.strerror or error}. Choose a folder you may write with --output."
+            f"output={output} cannot be written: {error.strerror or error}. Choose another folder with --output."
         ) from error
     return directory
 
