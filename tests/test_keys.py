@@ -62,7 +62,7 @@ def test_metrics_are_plain_floats_under_sanitised_keys() -> None:
 
 
 def test_block_metric_is_kind_statistic_block() -> None:
-    assert keys.block_metric("gradients", "l2", "04-C3k2") == "statistics/gradients/l2/04-C3k2"
+    assert keys.block_metric("gradient_l2", "04-C3k2") == "stats/gradient_l2/04-C3k2"
 
 
 def test_an_image_file_is_what_mlflow_itself_would_write(store: str) -> None:

@@ -129,16 +129,11 @@ def open_parent(study: Study, target: Target) -> TrackedRun:
     )
 
 
-def _params(question: CheckedQuestion) -> dict[str, str | int | float]:
-    """Return the params of the parent run; under `mlflow run` those it has already keep their value."""
-    plan = question.trials[0].plan
-    return {
-        "freeze": ",".join(freeze.word for freeze in question.freezes),
-        "seeds": ",".join(str(seed) for seed in question.seeds),
-        "epochs": sum(stage["epochs"] for stage in plan["stages"]),
-        **{name: plan[name] for name in ("data", "imgsz", "batch", "optimizer")},
-        "lr0": plan["stages"][0]["lr0"],
-    }
+def _params(question: CheckedQuestion) -> dict[str, object]:
+    """Return the params of the parent run, as they were given: under `mlflow run` it holds the same already."""
+    names = ("data", "model", "freeze", "seeds", "strategy", "epochs", "imgsz", "batch", "optimizer", "lr0")
+    values = {name: getattr(question.given, name) for name in names}
+    return {name: "auto" if value is None else value for name, value in values.items()}
 
 
 def _children(study: Study, question: CheckedQuestion) -> list[Child]:
@@ -167,8 +162,8 @@ def _facts(question: CheckedQuestion) -> dict[str, object]:
     return {
         "data": f"{dataset.name}, fingerprint {dataset.fingerprint}",
         "images": ", ".join(f"{name} {split.n_images}" for name, split in dataset.splits.items()),
-        "model": question.given.model,
         **{name: value for name, value in _params(question).items() if name != "data"},
+        "imgsz": question.trials[0].plan["imgsz"],
     }
 
 

@@ -126,7 +126,7 @@ def check_question(question: FreezeQuestion) -> CheckedQuestion:
             name=f"freeze={freeze.word} seed={seed}",
             params={
                 "freeze": freeze.param,
-                "n_frozen_blocks": len(freeze.blocks),
+                **({} if freeze.depth is not None else {"n_frozen_blocks": len(freeze.blocks)}),
                 "seed": seed,
                 "lr0": question.lr0,
                 "strategy": question.strategy,

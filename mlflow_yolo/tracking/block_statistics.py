@@ -23,7 +23,11 @@ from mlflow_yolo.tracking.statistics_figures import draw_statistics
 
 _LOG = logging.getLogger(__name__)
 
-BLOCK_METRICS = (("gradients", "l2"), ("weights", "update_ratio"), ("activations", "off_fraction"))
+BLOCK_METRICS = {
+    "gradient_l2": ("gradients", "l2"),
+    "update_ratio": ("weights", "update_ratio"),
+    "off_fraction": ("activations", "off_fraction"),
+}
 """What is logged of every block as a metric, in this order while `MAX_BLOCK_METRICS` allows; the rest is in files."""
 
 MAX_BLOCK_METRICS = 60
@@ -175,11 +179,11 @@ class BlockStatistics:
         """Return the metrics of an epoch: means over its sampled steps."""
         summary = found.summary()
         found_globally = {name: summary.get(("global", name, NO_BLOCK)) for name in _MODEL_METRICS}
-        values = {keys.model_metric("gradients", name): v for name, v in found_globally.items() if v is not None}
-        values[keys.model_metric("gradients", "nonfinite_steps")] = float(len(found.nonfinite_steps))
-        for kind, statistic in BLOCK_METRICS:
+        values = {keys.model_metric(name): v for name, v in found_globally.items() if v is not None}
+        values[keys.model_metric("nonfinite_steps")] = float(len(found.nonfinite_steps))
+        for name, (kind, statistic) in BLOCK_METRICS.items():
             of_blocks = {
-                keys.block_metric(kind, statistic, self._names[block]): value
+                keys.block_metric(name, self._names[block]): value
                 for (k, s, block), value in summary.items()
                 if (k, s) == (kind, statistic) and block != NO_BLOCK
             }
@@ -213,7 +217,7 @@ class BlockStatistics:
             return
         self._drawn = epochs[-1].epoch
         for name, picture in draw_statistics(epochs, self._names).items():
-            self._run.log_image(f"statistics/{name}", picture, step=self._drawn)
+            self._run.log_image(f"stats/{name}", picture, step=self._drawn)
 
     def _warn_without_gradient(self) -> None:
         """Say which trainable parameters never had a gradient: they are outside the loss, or the graph is cut."""
