@@ -61,7 +61,7 @@ def test_metrics_are_plain_floats_under_sanitised_keys() -> None:
     assert {type(value) for value in values.values()} == {float}
 
 
-def test_block_metric_is_kind_statistic_block() -> None:
+def test_block_metrics_share_one_short_section_prefix() -> None:
     assert keys.block_metric("gradient_l2", "04-C3k2") == "stats/gradient_l2/04-C3k2"
 
 
