@@ -9,11 +9,17 @@ import shutil
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from mlflow_yolo.training.plan import Plan
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -87,12 +93,16 @@ def store_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def store(tmp_path: Path, store_template: Path) -> str:
     """Return the URI of this test's own empty, migrated store; MLFLOW_TRACKING_URI names the same file."""
-    database = tmp_path / "mlflow.db"
-    shutil.copyfile(store_template, database)
+    return _copy_store(store_template, tmp_path)
+
+
+def _copy_store(template: Path, folder: Path) -> str:
+    database = folder / "mlflow.db"
+    shutil.copyfile(template, database)
     # The default experiment's artifacts would otherwise go to the template's folder.
     connection = sqlite3.connect(database)
     with connection:
-        connection.execute("UPDATE experiments SET artifact_location = ?", (str(tmp_path / "mlruns" / "0"),))
+        connection.execute("UPDATE experiments SET artifact_location = ?", (str(folder / "mlruns" / "0"),))
     connection.close()
     return f"sqlite:///{database}"
 
@@ -169,3 +179,123 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("small-model") / "yolo11n-small.yaml"
     file.write_text(yaml.safe_dump(content))
     return file
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One finished, tracked training that many tests look at; none may change it."""
+
+    plan: "Plan"
+    directory: Path
+    uri: str
+    exit_code: int
+    reports: Sequence[Mapping[str, Any]]
+    result: Mapping[str, Any]
+    run_id: str
+    client: "MlflowClient"
+
+
+@dataclass(frozen=True)
+class PlainlyTrained:
+    """The same training by Ultralytics alone, and what an independent reader saw around each optimizer step."""
+
+    save_dir: Path
+    steps: Sequence[Mapping[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def digits_plan(tmp_path_factory: pytest.TempPathFactory) -> "Plan":
+    """Return a short training that scores well at once: the shipped checkpoint on 16 of its own kind of scenes."""
+    from mlflow_yolo import checkpoints
+    from mlflow_yolo.datasets.digits import generate
+    from mlflow_yolo.training.plan import Plan, Stage
+
+    data = generate("digits", cache_dir=tmp_path_factory.mktemp("digits"), n_train=16, n_val=8, n_test=6)
+    return Plan(
+        model=str(checkpoints.path()),
+        data=str(data),
+        task="detect",
+        stages=(Stage(2, (0, 1, 2), 0.001, 0.5),),
+        seed=3,
+        imgsz=128,
+        batch=4,
+        device="cpu",
+        optimizer="AdamW",
+        # nbs: an optimizer step for every batch, so four an epoch.
+        arguments={"workers": 0, "nbs": 4},
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(
+    digits_plan: "Plan", tmp_path_factory: pytest.TempPathFactory, store_template: Path
+) -> Iterator["Trained"]:
+    """Return a real training of two epochs with three frozen blocks, done once a session."""
+    from mlflow import MlflowClient
+
+    from mlflow_yolo.tracking.run_file import read_run_file
+    from mlflow_yolo.training.job import read_json, run_job
+
+    root = tmp_path_factory.mktemp("trained")
+    uri, directory = _copy_store(store_template, root), root / "child"
+    job = {
+        "plan": digits_plan.to_json(),
+        "params": {"freeze": 3, "seed": 3, "lr0": 0.001},
+        "shared": str(root / "shared"),
+        "run": {"tracking_uri": uri, "experiment": "Default", "name": "freeze=3 seed=3"},
+    }
+    reports: list[dict[str, Any]] = []
+    code = run_job(job, directory=directory, report=reports.append)
+    run_file = read_run_file(directory)
+    assert run_file is not None
+    assert run_file.run_id is not None
+    client = MlflowClient(tracking_uri=uri)
+    result = read_json(directory / "result.json")
+    yield Trained(digits_plan, directory, uri, code, reports, result, run_file.run_id, client)
+    client._tracking_client.store.engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def plainly_trained(digits_plan: "Plan", tmp_path_factory: pytest.TempPathFactory) -> PlainlyTrained:
+    """Return the training of `trained` done by Ultralytics without this package."""
+    from ultralytics import YOLO
+
+    save_dir = tmp_path_factory.mktemp("plainly-trained") / "train"
+    network, steps = YOLO(digits_plan.model), []
+
+    def watch(trainer: Any) -> None:
+        original = trainer.optimizer_step
+
+        def step() -> None:
+            import numpy as np
+
+            def read(what: str) -> dict[str, Any]:
+                named = trainer.model.named_parameters()
+                tensors = {n: p.grad if what == "gradients" else p for n, p in named if p.requires_grad}
+                return {n: t.detach().numpy().astype(np.float64) for n, t in tensors.items() if t is not None}
+
+            gradients, before = read("gradients"), read("weights")
+            original()
+            steps.append({"epoch": trainer.epoch + 1, "gradients": gradients, "before": before, "after": read("weights")})
+
+        trainer.optimizer_step = step
+
+    network.add_callback("on_train_start", watch)
+    network.train(
+        data=digits_plan.data,
+        epochs=2,
+        freeze=[0, 1, 2],
+        lr0=0.001,
+        warmup_epochs=0.5,
+        optimizer="AdamW",
+        seed=3,
+        imgsz=128,
+        batch=4,
+        nbs=4,
+        workers=0,
+        device="cpu",
+        plots=False,
+        save_dir=str(save_dir),
+        exist_ok=True,
+    )
+    return PlainlyTrained(save_dir, steps)

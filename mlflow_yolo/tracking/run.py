@@ -149,6 +149,7 @@ class TrackedRun:
         state: str | None = None,
         timeout_s: float = 30.0,
         close_adopted: bool = False,
+        keep_active: bool = False,
     ) -> Delivery:
         """End the run and deliver what is left. A second call changes nothing.
 
@@ -157,6 +158,7 @@ class TrackedRun:
             state: Why it was killed: `interrupted` or `pruned`.
             timeout_s: How long a slow server is waited for; one that does not answer at all costs about a second.
             close_adopted: Also end a run that somebody else opened.
+            keep_active: Deliver everything but leave the run open at the server (MLFLOW_KEEP_RUN_ACTIVE).
 
         Returns:
             What could not be delivered, and why; it stays in the journal for `replay`.
@@ -170,7 +172,7 @@ class TrackedRun:
                 "t": _now_ms(),
                 "status": status if status in STATUSES else "FINISHED",
                 "state": state,
-                "terminate": close_adopted or not self._adopted,
+                "terminate": not keep_active and (close_adopted or not self._adopted),
             }
         )
         tail = self._writer.close(min(timeout_s, _DISK_TIMEOUT_S))

@@ -22,20 +22,21 @@ def run_job(job: Mapping[str, Any], *, directory: Path, report: Callable[[dict[s
 
     Args:
         job: `plan` (see `Plan.to_json`), `run` (arguments of `tracking.run.open_run`), `params`, `shared` (a directory
-            for what all children of the study use).
+            for what all children of the study use), `keep_active` (leave the finished run open).
         directory: The child's own directory.
         report: Called after every epoch with plain values, with `error` when the training fails, and with `note` where
             something of it could not be delivered.
     """
     from mlflow_yolo.tracking.run import open_run
+    from mlflow_yolo.tracking.system_metrics import system_metrics
     from mlflow_yolo.training.train import train
 
     run = open_run(directory, **job["run"])
     run.log_params(job["params"])
+    plan, shared = Plan.from_json(job["plan"]), Path(job["shared"])
     try:
-        result = train(
-            Plan.from_json(job["plan"]), run=run, directory=directory, shared=Path(job["shared"]), report=report
-        )
+        with system_metrics(run):
+            result = train(plan, run=run, directory=directory, shared=shared, report=report)
         write_json(directory / RESULT, {"status": "finished", "uid": run.uid, "params": job["params"], **result})
     except KeyboardInterrupt:
         run.close("KILLED", state="interrupted", timeout_s=5.0)
@@ -48,7 +49,7 @@ def run_job(job: Mapping[str, Any], *, directory: Path, report: Callable[[dict[s
         run.close("FAILED")
         report({"error": reason})
         return 1
-    delivery = run.close("FINISHED")
+    delivery = run.close("FINISHED", keep_active=bool(job.get("keep_active")))
     if delivery.reason:
         report({"note": f"{delivery.n_pending} records are not delivered yet: {delivery.reason}"})
     return 0

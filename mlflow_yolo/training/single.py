@@ -1,5 +1,6 @@
 """One tracked training from the command line, in this process, with Ultralytics' own output on the terminal."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -68,6 +69,7 @@ def run_training(
         "plan": plan.to_json(),
         "params": {"freeze": frozen[-1].param, "seed": seed, "lr0": lr0},
         "shared": str(directory),
+        "keep_active": os.environ.get("MLFLOW_KEEP_RUN_ACTIVE", "").lower() in ("1", "true"),
         "run": {**tracking.place, "run_id": tracking.run_id, "name": tracking.run_name},
     }
     code = run_job(job, directory=directory, report=_say_note)
