@@ -227,9 +227,7 @@ def digits_plan(tmp_path_factory: pytest.TempPathFactory) -> "Plan":
 
 
 @pytest.fixture(scope="session")
-def trained(
-    digits_plan: "Plan", tmp_path_factory: pytest.TempPathFactory, store_template: Path
-) -> Iterator["Trained"]:
+def trained(digits_plan: "Plan", tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Iterator["Trained"]:
     """Return a real training of two epochs with three frozen blocks, done once a session."""
     from mlflow import MlflowClient
 
@@ -276,7 +274,9 @@ def plainly_trained(digits_plan: "Plan", tmp_path_factory: pytest.TempPathFactor
 
             gradients, before = read("gradients"), read("weights")
             original()
-            steps.append({"epoch": trainer.epoch + 1, "gradients": gradients, "before": before, "after": read("weights")})
+            steps.append(
+                {"epoch": trainer.epoch + 1, "gradients": gradients, "before": before, "after": read("weights")}
+            )
 
         trainer.optimizer_step = step
 
@@ -299,3 +299,67 @@ def plainly_trained(digits_plan: "Plan", tmp_path_factory: pytest.TempPathFactor
         exist_ok=True,
     )
     return PlainlyTrained(save_dir, steps)
+
+
+class RecordedRun:
+    """Stands in for a `TrackedRun`: keeps what is logged, in order, and can be told to fail."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.metrics: list[tuple[int, dict[str, float]]] = []
+        self.params: dict[str, Any] = {}
+        self.tags: dict[str, str] = {}
+        self.files: list[tuple[str, str]] = []
+        self.images: list[tuple[str, int]] = []
+        self.fails_to_log_metrics = False
+
+    def log_metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
+        if self.fails_to_log_metrics:
+            raise RuntimeError("no metrics today")
+        self.metrics.append((step, dict(values)))
+
+    def log_params(self, values: Mapping[str, Any]) -> None:
+        self.params |= values
+
+    def set_tags(self, values: Mapping[str, str]) -> None:
+        self.tags |= values
+
+    def log_file(self, path: Path, artifact_path: str = "") -> None:
+        assert Path(path).is_file()
+        self.files.append((Path(path).name, artifact_path))
+
+    def log_image(self, key: str, image: Any, *, step: int) -> None:
+        self.images.append((key, step))
+
+    def value(self, key: str, *, step: int = 0) -> float:
+        """Return the one value of a key and step."""
+        (value,) = [values[key] for at, values in self.metrics if at == step and key in values]
+        return value
+
+
+@pytest.fixture
+def recorded_run(tmp_path: Path) -> RecordedRun:
+    """Return a run that only remembers what it is told."""
+    return RecordedRun(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def small_arguments(small_data: Path) -> Mapping[str, Any]:
+    """Return Ultralytics arguments of a training of `small_model` on `small_data` that takes about a second."""
+    return {
+        "data": str(small_data),
+        "epochs": 2,
+        "imgsz": 64,
+        "batch": 4,
+        "nbs": 4,
+        "workers": 0,
+        "device": "cpu",
+        "optimizer": "AdamW",
+        "lr0": 0.01,
+        "warmup_epochs": 0.0,
+        "seed": 1,
+        "freeze": [0, 1],
+        "plots": False,
+        "verbose": False,
+        "exist_ok": True,
+    }

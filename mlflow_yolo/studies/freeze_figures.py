@@ -129,9 +129,11 @@ def _detection_figures(analysis: FreezeAnalysis, samples: dict[str, list[list[Sa
     yield (
         "side_by_side",
         "The same images",
-        f"Images of the {analysis.split} split, ground truth first, then each configuration's first seed at "
-        f"confidence {conf:.2f} or more.",
-        _side_by_side(analysis, {label: children[0] for label, children in samples.items()}, conf, root),
+        f"Images of the val split, ground truth first, then each configuration's first seed at confidence {conf:.2f} "
+        "or more.",
+        _side_by_side(
+            analysis, {row.freeze.label: row.children[0].samples("val") for row in analysis.rows}, conf, root
+        ),
     )
 
 
@@ -204,7 +206,7 @@ def _side_by_side(analysis: FreezeAnalysis, samples: dict[str, list[Sample]], co
     }
     actual = [ImageBoxes(truth[i].gt_boxes, truth[i].gt_classes, None) for i in chosen]
     titles = [Path(truth[i].image).name for i in chosen]
-    return side_by_side(images, actual, found, names=analysis.names, split=analysis.split, titles=titles, conf=conf)
+    return side_by_side(images, actual, found, names=analysis.names, split="val", titles=titles, conf=conf)
 
 
 def _boxes(sample: Sample, kept: npt.NDArray[np.bool_]) -> ImageBoxes:

@@ -2,10 +2,13 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow_yolo import keys
 from mlflow_yolo.tracking.journal import Record
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 PREVIEW_PIXELS = 256
 """Longest side of the twin, as in MLflow's `log_image`."""
@@ -40,7 +43,7 @@ def write_grid_files(image: Any, png: Path, webp: Path) -> None:
     from PIL import Image
 
     png.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(image) if isinstance(image, Path) else Image.fromarray(image) as picture:
+    with _open(image) if isinstance(image, Path) else Image.fromarray(image) as picture:
         if isinstance(image, Path) and picture.format == "PNG":
             if image != png:
                 shutil.copyfile(image, png)
@@ -50,6 +53,19 @@ def write_grid_files(image: Any, png: Path, webp: Path) -> None:
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         preview = picture if picture.mode in ("RGB", "RGBA") else picture.convert("RGB")
         preview.resize(size).save(webp)
+
+
+def _open(file: Path) -> "Image.Image":
+    """Return an opened image file.
+
+    Ultralytics replaces `PIL.Image.open` by one that may raise anything, so the file is named whatever it is.
+    """
+    from PIL import Image
+
+    try:
+        return Image.open(file)
+    except Exception as error:
+        raise OSError(f"{file.name} is not an image that can be read") from error
 
 
 def grid_records(directory: Path, png: Path, webp: Path) -> list[Record]:

@@ -156,6 +156,7 @@ class JournalWriter:
 
     Attributes:
         error: Why the disk refused the last write, empty while it accepts.
+        refusal: Why it refused last, also when it accepts again.
         n_dropped_metrics: Values that fitted neither on disk nor in memory.
         n_bad_records: Deferred records that could not be made.
     """
@@ -163,6 +164,7 @@ class JournalWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.error = ""
+        self.refusal = ""
         self.n_dropped_metrics = 0
         self.n_bad_records = 0
         self._pid = os.getpid()
@@ -231,7 +233,7 @@ class JournalWriter:
                 if lines:
                     self._write(b"".join(line.data for line in lines))
             except OSError as error:
-                self.error = f"{error.strerror or error}: {self.path}"
+                self.error = self.refusal = f"{error.strerror or error}: {self.path}"
             else:
                 self.error = ""
                 self._forget(lines)

@@ -185,6 +185,8 @@ class TrackedRun:
         n_unwritten = self._writer.n_unwritten() if n_unwritten is None else n_unwritten
         n_dropped, rejected = self._writer.n_dropped_metrics, list(self._sender.rejected)
         parts = [obstacle]
+        if self._writer.refusal and not n_unwritten:
+            parts.append(f"the disk refused the journal ({self._writer.refusal}), values waited in memory")
         if n_dropped:
             parts.append(f"{n_dropped} values dropped ({self._writer.error})")
         if n_unwritten:

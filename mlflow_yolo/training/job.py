@@ -51,7 +51,8 @@ def run_job(job: Mapping[str, Any], *, directory: Path, report: Callable[[dict[s
         return 1
     delivery = run.close("FINISHED", keep_active=bool(job.get("keep_active")))
     if delivery.reason:
-        report({"note": f"{delivery.n_pending} records are not delivered yet: {delivery.reason}"})
+        waiting = f"{delivery.n_pending} records are not delivered yet: " if delivery.n_pending else ""
+        report({"note": f"{waiting}{delivery.reason}"})
     return 0
 
 

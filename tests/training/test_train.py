@@ -395,9 +395,7 @@ def test_gradients_of_blocks_are_those_an_independent_reader_saw_before_clipping
 def test_the_norm_of_all_gradients_is_read_before_clipping(
     trained: "Trained", plainly_trained: "PlainlyTrained"
 ) -> None:
-    norms = [
-        math.sqrt(sum((g**2).sum() for g in step["gradients"].values())) for step in plainly_trained.steps
-    ]
+    norms = [math.sqrt(sum((g**2).sum() for g in step["gradients"].values())) for step in plainly_trained.steps]
 
     found = table_of(trained, "global", "gradient_norm")
     assert list(found.values()) == pytest.approx(norms, rel=1e-4)
