@@ -18,11 +18,12 @@ from mlflow_yolo.studies.progress import Progress
 from mlflow_yolo.studies.question import CheckedQuestion, FreezeQuestion, check_question
 from mlflow_yolo.studies.study import Study, default_name, open_study
 from mlflow_yolo.tracking.addresses import without_password
+from mlflow_yolo.tracking.journal import journal_path
 from mlflow_yolo.tracking.links import Links, study_links, ui_address
-from mlflow_yolo.tracking.replay import replay
+from mlflow_yolo.tracking.replay import closing_status, replay
 from mlflow_yolo.tracking.run import TrackedRun, open_run
 from mlflow_yolo.tracking.run_file import read_run_file
-from mlflow_yolo.tracking.store import check_store, ensure_store
+from mlflow_yolo.tracking.store import prepare_store
 from mlflow_yolo.tracking.target import Target
 from mlflow_yolo.training.data import localise
 from mlflow_yolo.training.data_cache import warm_label_caches
@@ -69,10 +70,11 @@ def run_freeze_ablation(
     }
     name = study or default_name("freeze", config)
     with open_study(output, name, config=config, trials=checked.trials, workers=workers) as opened:
-        if not ensure_store(tracking.tracking_uri).reachable:
-            notice = check_store(tracking.tracking_uri, journal_directory=opened.directory).message
+        if notice := prepare_store(tracking.tracking_uri, directory=opened.directory):
             print(f"note: {notice}", file=sys.stderr)
         settle(opened)
+        if closing_status(journal_path(opened.directory)) == "FINISHED" and not opened.pending():
+            return _show_again(opened, checked, tracking)
         return _run(opened, checked, tracking, workers)
 
 
@@ -84,17 +86,11 @@ def _run(study: Study, question: CheckedQuestion, target: Target, workers: int) 
         parent.log_params(_params(question))
         log_dataset(parent, question.dataset)
         if study.pending():
-            shared = study.directory / "shared"
-            dataset = localise(question.dataset, shared)
-            warm_label_caches(dataset)
-            warm_label_caches(train_subset(dataset, shared))
-            n_epochs = Plan.from_json(question.trials[0].plan).epochs
-            with Progress(study, n_epochs=n_epochs) as progress:
-                executor = SubprocessExecutor(workers=workers, threads=study.threads)
-                n_failed = run_pending(study, executor, parent=parent, target=target, watcher=progress)
+            n_failed = _train_pending(study, question, parent, target, workers)
         analysis = analyse(_children(study, question))
         if analysis:
-            links = _links(parent, analysis, study, target)
+            parent.flush(timeout_s=10.0)
+            links = _links(study, analysis, target)
             _log_analysis(parent, analysis, study, question, links)
     except KeyboardInterrupt:
         parent.close("KILLED", state="interrupted", timeout_s=5.0, close_adopted=True)
@@ -108,17 +104,30 @@ def _run(study: Study, question: CheckedQuestion, target: Target, workers: int) 
     return Outcome(analysis, text, n_failed)
 
 
-def open_parent(study: Study, target: Target) -> TrackedRun:
-    """Return the study's parent run, the one it was started with where it is being resumed.
+def _train_pending(study: Study, question: CheckedQuestion, parent: TrackedRun, target: Target, workers: int) -> int:
+    """Train what has no result yet and return how many trainings failed."""
+    shared = study.directory / "shared"
+    dataset = localise(question.dataset, shared)
+    warm_label_caches(dataset)
+    warm_label_caches(train_subset(dataset, shared))
+    with Progress(study, n_epochs=Plan.from_json(question.trials[0].plan).epochs) as progress:
+        executor = SubprocessExecutor(workers=workers, threads=study.threads)
+        return run_pending(study, executor, parent=parent, target=target, watcher=progress)
 
-    Under `mlflow run` the first run that was opened becomes the parent; a later one is tagged as a pointer to it.
-    """
-    earlier = read_run_file(study.directory)
-    known = earlier.run_id if earlier and earlier.uid == study.uid else None
-    if target.run_id and known and known != target.run_id:
-        pointer = open_run(study.directory / "pointers" / target.run_id, **target.place, run_id=target.run_id)
-        pointer.set_tags({keys.TAG_CONTINUES: known, keys.TAG_STUDY: study.name})
-        pointer.close()
+
+def _show_again(study: Study, question: CheckedQuestion, target: Target) -> Outcome:
+    """Return the outcome of a study that is finished and logged; nothing of it is logged twice."""
+    _point_to_parent(study, target)
+    analysis = analyse(_children(study, question))
+    links = _links(study, analysis, target) if analysis else None
+    n_pending = replay(study.directory).n_pending
+    text = _text(study, analysis, n_failed=0, n_pending=n_pending, links=links, uri=target.tracking_uri)
+    return Outcome(analysis, text, 0)
+
+
+def open_parent(study: Study, target: Target) -> TrackedRun:
+    """Return the study's parent run: the one it was started with, or the run that `mlflow run` has just opened."""
+    known = _point_to_parent(study, target)
     return open_run(
         study.directory,
         **target.place,
@@ -127,6 +136,17 @@ def open_parent(study: Study, target: Target) -> TrackedRun:
         name=target.run_name or study.name,
         study=study.name,
     )
+
+
+def _point_to_parent(study: Study, target: Target) -> str | None:
+    """Return the parent run's id where it is known; tag a later run of `mlflow run` as a pointer to it."""
+    earlier = read_run_file(study.directory)
+    known = earlier.run_id if earlier and earlier.uid == study.uid else None
+    if target.run_id and known and known != target.run_id:
+        pointer = open_run(study.directory / "pointers" / target.run_id, **target.place, run_id=target.run_id)
+        pointer.set_tags({keys.TAG_CONTINUES: known, keys.TAG_STUDY: study.name})
+        pointer.close()
+    return known
 
 
 def _params(question: CheckedQuestion) -> dict[str, object]:
@@ -167,16 +187,16 @@ def _facts(question: CheckedQuestion) -> dict[str, object]:
     }
 
 
-def _links(parent: TrackedRun, analysis: FreezeAnalysis, study: Study, target: Target) -> Links | None:
-    """Return where MLflow's UI compares the children, once the server knows them."""
-    parent.flush(timeout_s=10.0)
+def _links(study: Study, analysis: FreezeAnalysis, target: Target) -> Links | None:
+    """Return where MLflow's UI compares the children, if the server knows them."""
+    parent = read_run_file(study.directory)
     files = [read_run_file(child.directory) for row in analysis.rows for child in row.children]
     return study_links(
         target.tracking_uri,
-        parent_run_id=parent.run_id,
+        parent_run_id=parent.run_id if parent else None,
         child_run_ids=[file.run_id for file in files if file and file.run_id],
         study=study.name,
-        metric=f"{analysis.split}/{analysis.metric}" if analysis.split == "test" else f"final/{analysis.metric}",
+        metric=f"{analysis.split if analysis.split == 'test' else 'final'}/{analysis.metric}",
     )
 
 

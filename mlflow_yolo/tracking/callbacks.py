@@ -228,8 +228,9 @@ class TrainingCallbacks:
         }
 
     def curves(self) -> dict[str, list[float]]:
-        """Return every per-epoch value by name."""
-        return {name: [epoch.get(name, float("nan")) for epoch in self._history] for name in self._history[-1]}
+        """Return every per-epoch value by name, NaN in an epoch without it; empty before the first epoch has ended."""
+        names = dict.fromkeys(name for epoch in self._history for name in epoch)
+        return {name: [epoch.get(name, float("nan")) for epoch in self._history] for name in names}
 
     def headline_curve(self) -> list[tuple[float, float]]:
         """Return per epoch the headline metric and the seconds of training until its end."""

@@ -77,11 +77,16 @@ def pending_journals(root: Path) -> list[Path]:
 
 def is_closed(journal: Path) -> bool:
     """Return whether the last run in `journal` was ended by its own process."""
-    last = ""
+    return closing_status(journal) is not None
+
+
+def closing_status(journal: Path) -> str | None:
+    """Return the status that the last run in `journal` was ended with, None where it was not ended."""
+    last: Record = {}
     for entry in read_all(journal):
         if entry.record.get("type") in ("open", "close"):
-            last = entry.record["type"]
-    return last == "close"
+            last = entry.record
+    return str(last["status"]) if last.get("type") == "close" else None
 
 
 def replay(
