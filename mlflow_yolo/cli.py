@@ -115,7 +115,7 @@ def training_options(function: F) -> F:
         option(
             "statistics", type=click.Choice(["default", "off"]), default="default", help="Block statistics to collect."
         ),
-        option("device", default="auto", help="auto, cpu, 0, 0,1 or mps."),
+        option("device", default="auto", help="auto, cpu, the number of a GPU, or mps."),
         option("warmup_epochs", type=float, default=0.5, help="Epochs until the learning rate reaches lr0."),
         option("lr0", type=float, default=0.002, help="Initial learning rate."),
         option("optimizer", default="AdamW", help="AdamW, SGD, …; auto is refused, since it ignores lr0."),

@@ -311,6 +311,8 @@ class RecordedRun:
         self.tags: dict[str, str] = {}
         self.files: list[tuple[str, str]] = []
         self.images: list[tuple[str, int]] = []
+        self.texts: dict[str, str] = {}
+        self.datasets: list[dict[str, Any]] = []
         self.fails_to_log_metrics = False
 
     def log_metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
@@ -328,8 +330,14 @@ class RecordedRun:
         assert Path(path).is_file()
         self.files.append((Path(path).name, artifact_path))
 
+    def log_text(self, text: str, artifact_file: str) -> None:
+        self.texts[artifact_file] = text
+
     def log_image(self, key: str, image: Any, *, step: int) -> None:
         self.images.append((key, step))
+
+    def log_dataset(self, name: str, digest: str, **details: Any) -> None:
+        self.datasets.append({"name": name, "digest": digest, **details})
 
     def value(self, key: str, *, step: int = 0) -> float:
         """Return the one value of a key and step."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from mlflow_yolo import keys
@@ -35,16 +36,21 @@ def settle(study: Study) -> None:
     """
     for trial in study.trials:
         for attempt in study.attempts(trial):
-            wait_until_free(attempt, is_owned=is_owned)
-            if is_closed(journal_path(attempt)):
-                continue
-            result = read_result(attempt)
-            if result is None:
-                close_interrupted(attempt)
-            else:
-                job = json.loads((attempt / "job.json").read_text())
-                open_run(attempt, **job["run"]).close("FINISHED" if result["status"] == "finished" else "FAILED")
+            _settle(attempt)
     replay(study.directory, interrupted=False)
+
+
+def _settle(attempt: Path) -> None:
+    """Close the run of one attempt whose process is gone, unless it has closed it itself."""
+    wait_until_free(attempt, is_owned=is_owned)
+    if is_closed(journal_path(attempt)):
+        return
+    result = read_result(attempt)
+    if result is None:
+        close_interrupted(attempt)
+    else:
+        job = json.loads((attempt / "job.json").read_text())
+        open_run(attempt, **job["run"]).close("FINISHED" if result["status"] == "finished" else "FAILED")
 
 
 def run_pending(study: Study, executor: Executor, *, parent: TrackedRun, target: Target, watcher: Watcher) -> int:
@@ -73,6 +79,7 @@ def run_pending(study: Study, executor: Executor, *, parent: TrackedRun, target:
         else:
             if study.result(trial) is None:
                 errors.setdefault(event.key, _reason(study, trial, event.values["exit_code"]))
+            _settle(study.attempts(trial)[-1])  # a worker that was killed has left its run open
             watcher.ended(trial, error=errors.get(event.key))
     return len(errors)
 

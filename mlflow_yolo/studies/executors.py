@@ -20,6 +20,9 @@ from typing import Any, Protocol
 _SCRUBBED = ("MLFLOW_RUN_ID", "MLFLOW_RUN_NAME", "MLFLOW_RUN", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
 _GRACE_S = 20.0
 
+WORKER = (sys.executable, "-m", "mlflow_yolo.training.worker")
+"""The program that does a training."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -53,11 +56,18 @@ class Executor(Protocol):
 
 
 class SubprocessExecutor:
-    """Runs jobs in up to `workers` processes at once, each with `threads` threads."""
+    """Runs jobs in up to `workers` processes at once, each with `threads` threads.
 
-    def __init__(self, *, workers: int, threads: int) -> None:
+    Args:
+        workers: Processes at once.
+        threads: Threads of each.
+        command: The program that does a job; the job file is its last argument.
+    """
+
+    def __init__(self, *, workers: int, threads: int, command: Sequence[str] = WORKER) -> None:
         self._workers = workers
         self._threads = threads
+        self._command = list(command)
         self._running: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
 
@@ -78,7 +88,7 @@ class SubprocessExecutor:
         threads = str(self._threads)
         environment |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow_yolo.training.worker", str(job.file)],
+            [*self._command, str(job.file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -75,6 +75,9 @@ def answer(analysis: FreezeAnalysis) -> list[str]:
 
 
 def _verdict_sentence(analysis: FreezeAnalysis) -> str:
+    if len(analysis.rows) == 1:
+        value = f"{analysis.split} {analysis.metric} {analysis.baseline.mean:.3f}"
+        return f"Nothing was compared: only freezing nothing has results ({value})."
     better = [row for row in analysis.rows if row.verdict and row.verdict.outcome == "better"]
     worse = [row for row in analysis.rows if row.verdict and row.verdict.outcome == "worse"]
     open_ = [row for row in analysis.rows if row.verdict and row.verdict.outcome not in ("better", "worse")]
@@ -106,13 +109,18 @@ def _sources(row: Row) -> str:
 
 def _evidence_sentence(analysis: FreezeAnalysis) -> str:
     seeds = f"{analysis.n_seeds} seed{'s' if analysis.n_seeds != 1 else ''}"
-    tests = "a paired t test over seeds" if analysis.n_seeds >= 3 else "no test over seeds (that needs three)"
+    if len(analysis.rows) == 1:
+        return f"The evidence: {seeds}, without anything to test against."
+    tested = any(row.seeds and row.seeds.p is not None for row in analysis.rows)
+    why_not = "that needs three" if analysis.n_seeds < 3 else "every seed differs by the same"
+    tests = "a paired t test over seeds" if tested else f"no test over seeds ({why_not})"
     images = (
         f"a paired bootstrap over {analysis.n_images} {analysis.split} images ({analysis.n_resamples} resamples)"
         if analysis.n_resamples
         else "no bootstrap over images (no predictions to resample)"
     )
-    return f"The evidence: {seeds}, {tests} and {images}, each corrected by Holm over the configurations."
+    corrected = ", each corrected by Holm over the configurations" if tested or analysis.n_resamples else ""
+    return f"The evidence: {seeds}, {tests} and {images}{corrected}."
 
 
 def _cost_sentence(analysis: FreezeAnalysis) -> str:

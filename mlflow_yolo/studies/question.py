@@ -30,7 +30,7 @@ class FreezeQuestion:
         epochs2: Epochs of stage 2 (two_stage); None takes the rest of `epochs`, at least one.
         imgsz: Input size in pixels; None takes 128 for the embedded digits, else 640.
         batch: Images a batch.
-        device: `auto`, `cpu`, `0`, `0,1`, `mps`.
+        device: `auto`, `cpu`, `0`, `mps`.
         optimizer: An explicit optimizer.
         lr0: Initial learning rate (of stage 1).
         lr02: Initial learning rate of stage 2; None takes a tenth of `lr0`.
@@ -99,6 +99,7 @@ def check_question(question: FreezeQuestion) -> CheckedQuestion:
     device = check_device(question.device)
     arguments = check_arguments(question.arguments)
     check_arguments({"lr0": question.lr0, "warmup_epochs": question.warmup_epochs})
+    _check_second_stage(question)
     seeds = parse_seeds(question.seeds)
     model = read_model(question.model, trust=question.trust)
     freezes = parse_freeze(question.freeze, model.blocks)
@@ -150,6 +151,16 @@ def _stages(question: FreezeQuestion, freeze: Freeze) -> tuple[Stage, ...]:
         Stage(first, freeze.blocks, question.lr0, question.warmup_epochs),
         Stage(second, (), question.lr02 or question.lr0 / 10, question.warmup_epochs2),
     )
+
+
+def _check_second_stage(question: FreezeQuestion) -> None:
+    """Hold the second stage's values to the bounds of the first's, and name them as the user does."""
+    second = (("lr02", "lr0", question.lr02), ("warmup_epochs2", "warmup_epochs", question.warmup_epochs2))
+    for own_name, name, value in second:
+        try:
+            check_arguments({} if value is None else {name: value})
+        except ArgumentError as error:
+            raise ArgumentError(str(error).replace(name, own_name)) from error
 
 
 def _check_task(model: Model, dataset: Dataset) -> None:

@@ -155,7 +155,7 @@ def _read_or_write_state(directory: Path, name: str, config: Mapping[str, Any], 
     threads = max(1, (os.cpu_count() or 1) // workers)
     state = {"name": name, "uid": uuid.uuid4().hex, "created": time.time(), "threads": threads, "config": dict(config)}
     write_json(file, state)
-    return state
+    return read_json(file)  # as a later start will read it: JSON turns tuples into lists
 
 
 def _check_same_question(name: str, earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:

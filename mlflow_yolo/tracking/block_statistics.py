@@ -54,6 +54,7 @@ class BlockStatistics:
         self._pool: ThreadPoolExecutor | None = None
         self._jobs: list[Future[None]] = []
         self._drawn = 0
+        self._failed: set[str] = set()
 
     def start(self, trainer: Any) -> None:
         """Wrap the trainer's optimizer step."""
@@ -90,6 +91,10 @@ class BlockStatistics:
             self._fail("weight statistics", error)
 
     def _fail(self, what: str, error: Exception) -> None:
+        """Say once what failed and tag the run."""
+        if what in self._failed:
+            return
+        self._failed.add(what)
         _LOG.warning("mlflow_yolo: %s failed, training goes on: %s", what, error)
         self._run.set_tags({keys.TAG_STATISTICS: "failed", f"{keys.TAG_STATISTICS}.cause": f"{what}: {error}"[:500]})
 

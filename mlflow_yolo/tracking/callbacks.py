@@ -108,6 +108,8 @@ class TrainingCallbacks:
         self._report = report
         self._history: list[dict[str, float]] = continues._history if continues else []
         self._step_ms: list[float] = continues._step_ms if continues else []
+        self._stage: int = continues._stage + 1 if continues else 1
+        self._arguments: dict[str, str] = continues._arguments if continues else {}
         self._blocks: BlockStatistics | None = None
         if statistics != "off":
             self._blocks = continues._blocks if continues else BlockStatistics(run)
@@ -128,7 +130,7 @@ class TrainingCallbacks:
     def on_train_start(self, trainer: Any) -> None:
         """Log what is known before the first step, and start to watch the optimizer."""
         self.save_dir = Path(trainer.save_dir)
-        self.run.log_params(_changed_arguments(vars(trainer.args), self._defaults))
+        self._log_arguments(_changed_arguments(vars(trainer.args), self._defaults))
         self._counts = _count_parameters(trainer.model)
         if self._blocks:
             self._blocks.start(trainer)
@@ -252,6 +254,14 @@ class TrainingCallbacks:
             self._blocks.abandon()
             self._blocks = None
 
+    def _log_arguments(self, changed: Mapping[str, str]) -> None:
+        """Log arguments as params; what a later stage has otherwise goes to `args/stage2/…`: a param cannot change."""
+        params = {}
+        for name, value in changed.items():
+            same = self._arguments.setdefault(name, value) == value
+            params[f"args/{name}" if same else f"args/stage{self._stage}/{name}"] = value
+        self.run.log_params(params)
+
     def _epoch(self, trainer: Any) -> int:
         return self._offset + int(trainer.epoch) + 1
 
@@ -274,9 +284,9 @@ def attach(network: Any, callbacks: TrainingCallbacks) -> None:
 
 
 def _changed_arguments(arguments: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, str]:
-    """Return the arguments that differ from Ultralytics' defaults as `args/<name>` params."""
+    """Return the arguments that differ from Ultralytics' defaults, as text."""
     return {
-        f"args/{name}": str(value)
+        name: str(value)
         for name, value in arguments.items()
         if name not in _LOGGED_ELSEWHERE and name in defaults and value != defaults[name]
     }

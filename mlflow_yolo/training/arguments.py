@@ -101,7 +101,8 @@ def check_device(device: str) -> str:
     """Return the device as Ultralytics takes it; `auto` becomes the first GPU, or the CPU where there is none.
 
     Raises:
-        ArgumentError: A device this machine does not have.
+        ArgumentError: A device this machine does not have, or several GPUs at once: the processes that Ultralytics
+            starts for them are not tracked yet.
     """
     import torch
 
@@ -115,6 +116,10 @@ def check_device(device: str) -> str:
         return name
     indices = name.split(",")
     if n_gpus and all(index.isdigit() and int(index) < n_gpus for index in indices):
+        if len(indices) > 1:
+            raise ArgumentError(
+                f"device={device} names several GPUs; one training is tracked on one GPU. Use device=0."
+            )
         return name
     have = f"cpu and {n_gpus} GPU(s): 0 to {n_gpus - 1}" if n_gpus else "cpu only, no CUDA GPU"
     raise ArgumentError(f"device={device} does not exist: this machine has {have}. Use device=cpu or device=auto.")

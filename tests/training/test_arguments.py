@@ -59,6 +59,16 @@ def test_a_device_that_is_not_there_is_named(device: str) -> None:
         arguments.check_device(device)
 
 
+def test_several_gpus_in_one_training_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+
+    assert arguments.check_device("auto") == "0"
+    assert arguments.check_device("cuda:1") == "1"
+    with pytest.raises(ArgumentError, match="device=0,1 names several GPUs"):
+        arguments.check_device("0,1")
+
+
 def test_zero_epochs_train_nothing() -> None:
     with pytest.raises(ArgumentError, match="epochs=0"):
         arguments.check_positive(epochs=0)
