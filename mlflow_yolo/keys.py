@@ -15,6 +15,9 @@ MAX_METRIC_KEYS = 150
 MAX_CLASSES_AS_METRICS = 20
 """Above this many classes, per-class values go to `per_class.csv` only."""
 
+MAX_CLASSES_ON_TEST = 10
+"""The same for the test split, so that a segmentation model of 20 classes stays within `MAX_METRIC_KEYS`."""
+
 TAG_UID = "mlflow_yolo.uid"
 TAG_STATE = "mlflow_yolo.state"
 TAG_STATISTICS = "mlflow_yolo.statistics"

@@ -345,6 +345,12 @@ class RecordedRun:
         return value
 
 
+@pytest.fixture(scope="session")
+def recorded_run_type() -> type[RecordedRun]:
+    """Return the class of runs that only remember what they are told."""
+    return RecordedRun
+
+
 @pytest.fixture
 def recorded_run(tmp_path: Path) -> RecordedRun:
     """Return a run that only remembers what it is told."""

@@ -5,7 +5,8 @@ import pytest
 from mlflow_yolo.blocks import Block, Freeze, block_of, parse_freeze, parse_seeds, read_blocks
 from mlflow_yolo.exceptions import ArgumentError, FreezeError
 
-BLOCKS = tuple(Block(i, "Conv", "backbone") for i in range(4)) + (Block(4, "C2f", "neck"), Block(5, "Detect", "head"))
+PARTS = ["backbone"] * 4 + ["neck", "head"]
+BLOCKS = tuple(Block(index, "Conv", part) for index, part in enumerate(PARTS))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import psutil
 
 from mlflow_yolo import keys
 from mlflow_yolo.tracking.block_statistics import BlockStatistics
-from mlflow_yolo.tracking.final_values import FinalValues, read_final_values
+from mlflow_yolo.tracking.final_values import FinalValues, per_class_metrics, read_final_values
 from mlflow_yolo.tracking.run import TrackedRun
 
 _LOG = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class TrainingCallbacks:
         self._blocks: BlockStatistics | None = None
         if statistics != "off":
             self._blocks = continues._blocks if continues else BlockStatistics(run)
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, int] = dict(continues._counts) if continues else {}
         self._failed: set[str] = set()
         self._in_epoch = False
         self._epoch_start = self._batch_start = 0.0
@@ -131,7 +131,8 @@ class TrainingCallbacks:
         """Log what is known before the first step, and start to watch the optimizer."""
         self.save_dir = Path(trainer.save_dir)
         self._log_arguments(_changed_arguments(vars(trainer.args), self._defaults))
-        self._counts = _count_parameters(trainer.model)
+        if not self._counts:  # those of the first stage: what a configuration freezes
+            self._counts = _count_parameters(trainer.model)
         if self._blocks:
             self._blocks.start(trainer)
 
@@ -201,10 +202,7 @@ class TrainingCallbacks:
         if self._is_final:
             self.final = read_final_values(trainer.validator.metrics)
             self.run.log_metrics({f"final/{name}": value for name, value in self.final.values.items()})
-            if len(self.final.per_class) <= keys.MAX_CLASSES_AS_METRICS:
-                names = keys.class_segments(self.final.per_class)
-                rows = zip(names, self.final.per_class.values(), strict=True)
-                self.run.log_metrics({f"final/AP50-95/{name}": row["AP50-95"] for name, row in rows})
+            self.run.log_metrics(per_class_metrics("final", self.final.per_class))
             self.run.log_metrics({name: self.summary()[name] for name in _COSTS})
 
     @_guarded

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mlflow_yolo import keys
+
 _SECOND_SETS = {"seg": "mask", "pose": "pose"}
 
 
@@ -42,6 +44,16 @@ def read_final_values(metrics: Any) -> FinalValues:
         if (second := getattr(metrics, attribute, None)) is not None:
             values |= {f"{prefix}/{name}": value for name, value in _values(second).items()}
     return FinalValues(values, _per_class(metrics.box, metrics.names))
+
+
+def per_class_metrics(
+    prefix: str, per_class: Mapping[str, Mapping[str, float]], *, most: int = keys.MAX_CLASSES_AS_METRICS
+) -> dict[str, float]:
+    """Return AP50-95 by key `prefix/AP50-95/<class>`; nothing for more than `most` classes (see `per_class.csv`)."""
+    if len(per_class) > most:
+        return {}
+    rows = zip(keys.class_segments(per_class), per_class.values(), strict=True)
+    return {f"{prefix}/AP50-95/{name}": row["AP50-95"] for name, row in rows}
 
 
 def _values(box: Any) -> dict[str, float]:

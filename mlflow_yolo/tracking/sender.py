@@ -33,6 +33,7 @@ from mlflow_yolo.tracking.server import ClientFactory, ServerRun, Undeliverable,
 MAX_METRICS_PER_REQUEST = 1000
 SEND_INTERVAL_S = 1.0
 MAX_BACK_OFF_S = 30.0
+_IDLE_END_S = 0.5
 PATIENCE_S = 2.0
 _VALUE_TYPES = frozenset({"metrics", "params", "tags"})
 
@@ -285,10 +286,11 @@ class SenderThread:
                 return silence
 
     def stop(self) -> None:
-        """Let the thread end after the request it is in; nobody waits for it."""
+        """Let the thread end after the request it is in. An idle one ends at once and lets the journal go."""
         with self._changed:
             self._stop = True
             self._changed.notify_all()
+        self._thread.join(timeout=_IDLE_END_S)
 
     def _run(self) -> None:
         n_failures = 0

@@ -1,6 +1,6 @@
 """What a finished checkpoint scores on one split: Ultralytics' values, AP by object size, and every prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from mlflow_yolo.detection.evaluation import evaluate
 from mlflow_yolo.detection.samples import Sample
 from mlflow_yolo.tracking.final_values import FinalValues, read_final_values
 from mlflow_yolo.training import checkpoint
+
+VALIDATION_ARGUMENTS = frozenset({"conf", "iou", "max_det", "classes", "single_cls", "agnostic_nms", "nms", "augment"})
+"""Ultralytics' training arguments that also decide how it validates."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,15 @@ class Measurement:
 
 
 def measure(
-    weights: Path, dataset: Dataset, *, split: str, imgsz: int, batch: int, device: str, directory: Path
+    weights: Path,
+    dataset: Dataset,
+    *,
+    split: str,
+    imgsz: int,
+    batch: int,
+    device: str,
+    directory: Path,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Measurement:
     """Return what a checkpoint scores on one split, from a single pass of Ultralytics' own validator.
 
@@ -53,6 +64,8 @@ def measure(
         batch: Images a batch.
         device: A checked device.
         directory: Where Ultralytics may write.
+        arguments: The training's Ultralytics arguments; those of `VALIDATION_ARGUMENTS` count here too, so that all
+            splits are measured as the training itself validated.
 
     Returns:
         The measurement. AP by size comes from `detection.evaluation`; Ultralytics' own AP differs from it by up to
@@ -69,6 +82,7 @@ def measure(
             "imgsz": imgsz,
             "batch": batch,
             "device": device,
+            **{name: value for name, value in (arguments or {}).items() if name in VALIDATION_ARGUMENTS},
             "plots": False,
             "rect": True,
             "verbose": False,

@@ -12,6 +12,7 @@ from mlflow_yolo import keys
 from mlflow_yolo.datasets.dataset import Dataset
 from mlflow_yolo.detection.evaluation import evaluate
 from mlflow_yolo.detection.samples import save_samples
+from mlflow_yolo.tracking.final_values import per_class_metrics
 from mlflow_yolo.tracking.run import TrackedRun
 from mlflow_yolo.training.block_table import BlockRow
 from mlflow_yolo.training.measurement import Measurement as Measurement
@@ -60,18 +61,9 @@ def log_results(run: TrackedRun, result: Mapping[str, Any]) -> None:
     values = {f"final/{name}": value for name, value in result["final"].items() if name.startswith("AP-")}
     if test := result["measured"].get("test"):
         values |= {f"test/{name}": value for name, value in test["values"].items()}
-        values |= per_class_metrics("test", test["per_class"])
+        values |= per_class_metrics("test", test["per_class"], most=keys.MAX_CLASSES_ON_TEST)
     values |= {name: result[name] for name in _LEARNING if name in result}
     run.log_metrics(values)
-
-
-def per_class_metrics(prefix: str, per_class: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return AP50-95 per class under `prefix/AP50-95/<class>`; above 20 classes nothing (see `per_class.csv`)."""
-    if len(per_class) > keys.MAX_CLASSES_AS_METRICS:
-        return {}
-    segments = keys.class_segments(per_class)
-    values = [row["AP50-95"] for row in per_class.values()]
-    return {f"{prefix}/AP50-95/{name}": value for name, value in zip(segments, values, strict=True)}
 
 
 def log_tables(run: TrackedRun, rows: Sequence[BlockRow], measured: Mapping[str, Measurement]) -> None:

@@ -1,5 +1,6 @@
 """One tracked training from the command line, in this process, with Ultralytics' own output on the terminal."""
 
+import itertools
 import os
 import sys
 import time
@@ -44,6 +45,7 @@ def run_training(
         WorkError: The training failed; its run says why.
     """
     check_positive(epochs=epochs, batch=batch)
+    check_arguments({"lr0": lr0, "warmup_epochs": warmup_epochs, "seed": seed})
     found = read_model(model, trust=trust)
     frozen = parse_freeze(freeze, found.blocks)
     if len(frozen) > 2:
@@ -87,14 +89,19 @@ def _say_note(values: Mapping[str, Any]) -> None:
 
 
 def _new_directory(output: Path) -> Path:
-    directory = output.expanduser().resolve() / time.strftime("train-%Y%m%d-%H%M%S")
-    try:
-        directory.mkdir(parents=True)
-    except OSError as error:
-        raise ArgumentError(
-            f"output={output} cannot be written: {error.strerror or error}. Choose another folder with --output."
-        ) from error
-    return directory
+    first = output.expanduser().resolve() / time.strftime("train-%Y%m%d-%H%M%S")
+    for number in itertools.count(1):
+        directory = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        try:
+            directory.mkdir(parents=True)
+            return directory
+        except FileExistsError:
+            continue  # another training that started in the same second
+        except OSError as error:
+            raise ArgumentError(
+                f"output={output} cannot be written: {error.strerror or error}. Choose another folder with --output."
+            ) from error
+    raise AssertionError("counting does not end")
 
 
 def _summary(result: Mapping[str, Any], directory: Path) -> str:

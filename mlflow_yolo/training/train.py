@@ -46,6 +46,7 @@ def train(plan: Plan, *, run: TrackedRun, directory: Path, shared: Path, report:
             batch=plan.batch,
             device=plan.device,
             directory=directory / "measured",
+            arguments=plan.arguments,
         )
 
     measured = {split: measured_on(dataset, split) for split in ("val", "test") if split in dataset.splits}

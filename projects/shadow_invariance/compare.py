@@ -147,11 +147,12 @@ def run(
         finished = closing_status(journal_path(opened.directory)) == "FINISHED"
         parent = open_parent(opened, target)
         try:
+            _describe(parent, domains)
             n_failed = sum(_train(domain, opened, parent, target, workers) for domain in domains)
             root = domains[0].question.dataset.root
             analysis = analyse({domain.name: domain.children(opened) for domain in domains}, root=root)
             if analysis and not finished:  # a finished study is shown again, not logged twice
-                _log(parent, analysis, opened.directory, domains)
+                _log(parent, analysis, opened.directory)
         except KeyboardInterrupt:
             parent.close("KILLED", state="interrupted", timeout_s=5.0, close_adopted=True)
             raise
@@ -162,6 +163,15 @@ def run(
     text = terminal_text(analysis) if analysis else "No seed is finished in both domains."
     failed = f"\n{n_failed} trainings failed; start the same command again to try them again." if n_failed else ""
     return f"{text}{failed}\nfiles: {opened.directory}", n_failed
+
+
+def _describe(parent: TrackedRun, domains: tuple[Domain, Domain]) -> None:
+    """Log what is compared into the parent run; what it holds already is not logged twice."""
+    given = domains[0].question.given
+    names = ("model", "seeds", "epochs", "imgsz", "batch", "optimizer", "lr0")
+    parent.log_params({name: getattr(given, name) for name in names})
+    for domain in domains:
+        log_dataset(parent, domain.question.dataset)
 
 
 def _train(domain: Domain, study: Study, parent: TrackedRun, target: Target, workers: int) -> int:
@@ -178,13 +188,8 @@ def _train(domain: Domain, study: Study, parent: TrackedRun, target: Target, wor
         return run_pending(part, executor, parent=parent, target=target, watcher=progress)
 
 
-def _log(parent: TrackedRun, analysis: Analysis, directory: Path, domains: tuple[Domain, Domain]) -> None:
-    """Log data, params, table, picture and note into the parent run."""
-    question = domains[0].question
-    names = ("model", "seeds", "epochs", "imgsz", "batch", "optimizer", "lr0")
-    parent.log_params({name: getattr(question.given, name) for name in names})
-    for domain in domains:
-        log_dataset(parent, domain.question.dataset)
+def _log(parent: TrackedRun, analysis: Analysis, directory: Path) -> None:
+    """Log table, picture, note and values into the parent run."""
     picture = directory / "recall.png"
     picture.write_bytes(png_bytes(recall_figure(analysis)))
     parent.log_file(picture, "figures")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -66,36 +67,61 @@ def differences(first: Any, second: Any) -> list[str]:
 # ------------------------------------------------------------------------------------------------ nothing is changed
 
 
+@dataclass(frozen=True)
+class Trio:
+    """The same training three times: by Ultralytics alone, watched, and watched without block statistics."""
+
+    plain: Any
+    default: Any
+    off: Any
+    runs: Mapping[str, "RecordedRun"]
+
+
+@pytest.fixture(scope="module")
+def trio(
+    small_model: Path,
+    small_arguments: Mapping[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+    recorded_run_type: type["RecordedRun"],
+) -> Trio:
+    from ultralytics import YOLO
+
+    folder = tmp_path_factory.mktemp("trio")
+    trainers, runs = {}, {}
+    for name in ("plain", "default", "off"):
+        network = YOLO(small_model)
+        if name != "plain":
+            runs[name] = recorded_run_type(folder / "runs" / name)
+            attach(network, TrainingCallbacks(runs[name], statistics=name))
+        network.train(**{**small_arguments, "save_dir": str(folder / name)})
+        trainers[name] = network.trainer
+    return Trio(**trainers, runs=runs)
+
+
 @slow
 @pytest.mark.parametrize("statistics", ["default", "off"])
-def test_training_is_the_same_to_the_last_bit_when_it_is_watched(
-    train: Train, recorded_run: "RecordedRun", statistics: str
-) -> None:
-    plain = train(folder="plain")
-    watched = train(TrainingCallbacks(recorded_run, statistics=statistics), folder="watched")
+def test_training_is_the_same_to_the_last_bit_when_it_is_watched(trio: Trio, statistics: str) -> None:
+    plain, watched = trio.plain, getattr(trio, statistics)
 
     assert differences(plain.model.state_dict(), watched.model.state_dict()) == []
     assert differences(plain.ema.ema.state_dict(), watched.ema.ema.state_dict()) == []
     assert differences(plain.optimizer.state_dict(), watched.optimizer.state_dict()) == []
     first, second = (pd.read_csv(t.csv).drop(columns="time") for t in (plain, watched))
     pd.testing.assert_frame_equal(first, second, check_exact=True)
-    assert (recorded_run.directory / "statistics" / "layers.parquet").exists() == (statistics == "default")
+    assert (trio.runs[statistics].directory / "statistics" / "layers.parquet").exists() == (statistics == "default")
 
 
 @slow
-def test_another_seed_gives_other_weights_so_that_the_comparison_can_fail(train: Train) -> None:
-    first, second = train(folder="one", epochs=1), train(folder="two", epochs=1, seed=2)
-
-    assert differences(first.model.state_dict(), second.model.state_dict()) != []
+def test_another_seed_gives_other_weights_so_that_the_comparison_can_fail(trio: Trio, train: Train) -> None:
+    assert differences(trio.plain.model.state_dict(), train(epochs=1, seed=2).model.state_dict()) != []
 
 
 @slow
-def test_trainer_and_models_are_given_back_without_a_trace(train: Train, recorded_run: "RecordedRun") -> None:
-    trainer = train(TrainingCallbacks(recorded_run))
-    saved = torch.load(trainer.best, weights_only=False)["model"]
+def test_trainer_and_models_are_given_back_without_a_trace(trio: Trio) -> None:
+    saved = torch.load(trio.default.best, weights_only=False)["model"]
 
-    assert "optimizer_step" not in vars(trainer)
-    for model in (trainer.model, trainer.ema.ema, saved):
+    assert "optimizer_step" not in vars(trio.default)
+    for model in (trio.default.model, trio.default.ema.ema, saved):
         hooked = [name for name, m in model.named_modules() if m._forward_hooks or m._forward_pre_hooks]
         assert hooked == []
 

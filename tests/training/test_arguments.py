@@ -25,7 +25,7 @@ def test_words_that_are_no_option_are_named(words: list[str], value: str) -> Non
 
 
 def test_an_unknown_argument_names_the_nearest_one() -> None:
-    with pytest.raises(ArgumentError, match="mosiac is not an Ultralytics training argument. Did you mean mosaic?"):
+    with pytest.raises(ArgumentError, match=r"mosiac is not an Ultralytics training argument\. Did you mean mosaic\?"):
         arguments.check_arguments({"mosiac": 0.5})
 
 

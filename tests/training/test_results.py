@@ -11,7 +11,7 @@ import pytest
 
 from mlflow_yolo.datasets.dataset import load_dataset
 from mlflow_yolo.detection.samples import Sample, load_samples
-from mlflow_yolo.tracking.final_values import FinalValues
+from mlflow_yolo.tracking.final_values import FinalValues, per_class_metrics
 from mlflow_yolo.training import results
 from mlflow_yolo.training.block_table import BlockRow
 from mlflow_yolo.training.measurement import Measurement
@@ -84,7 +84,7 @@ def test_without_a_test_split_nothing_is_called_test(recorded_run: "RecordedRun"
 def test_more_than_twenty_classes_are_in_the_table_only(n_classes: int, n_keys: int) -> None:
     per_class = {f"class {i}": {"AP50-95": 0.5} for i in range(n_classes)}
 
-    assert len(results.per_class_metrics("test", per_class)) == n_keys
+    assert len(per_class_metrics("test", per_class)) == n_keys
 
 
 def test_tables_are_csv_with_one_line_a_block_and_a_class(recorded_run: "RecordedRun") -> None:

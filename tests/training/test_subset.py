@@ -1,4 +1,4 @@
-"""The fixed training subset: evenly spaced, as many images as val has, made once, nothing left in the user's folders."""
+"""The fixed training subset: evenly spaced, as many images as val has, made once, nothing left beside the data."""
 
 import shutil
 from pathlib import Path

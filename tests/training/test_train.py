@@ -275,7 +275,7 @@ def test_artifacts_are_the_files_themselves(trained: "Trained", tmp_path: Path) 
 @slow
 def test_the_grid_shows_both_statistics_figures_at_the_last_epoch(trained: "Trained") -> None:
     names = [name for name in artifacts(trained, "images") if name.endswith(".png")]
-    shown = {tuple(name.split("+step+")[0].split("~")) + (name.split("+")[2],) for name in names}
+    shown = {(*name.split("+step+")[0].split("~"), name.split("+")[2]) for name in names}
 
     assert shown == {("stats", "gradient_l2", "2"), ("stats", "weight_histograms", "2")}
     assert run_of(trained).data.tags["mlflow.loggedImages"] == "true"

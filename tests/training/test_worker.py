@@ -18,13 +18,19 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def running(small_plan: Plan, job_of: Callable[..., dict[str, Any]], tmp_path: Path) -> Iterator[Any]:
-    """Start a worker with far too many epochs and return it after its first one."""
+def job_file(small_plan: Plan, job_of: Callable[..., dict[str, Any]], tmp_path: Path) -> Path:
+    """Return the file of a job with far too many epochs."""
     plan = replace(small_plan, stages=(Stage(500, (0, 1), 0.01, 0.0),))
     (tmp_path / "child").mkdir()
     (tmp_path / "child" / "job.json").write_text(json.dumps(job_of(plan)))
+    return tmp_path / "child" / "job.json"
+
+
+@pytest.fixture
+def running(job_file: Path) -> Iterator[Any]:
+    """Start a worker and return it after its first epoch."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow_yolo.training.worker", str(tmp_path / "child" / "job.json")],
+        [sys.executable, "-m", "mlflow_yolo.training.worker", str(job_file)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -54,9 +60,13 @@ def test_sigterm_closes_the_run_as_interrupted(running: Any, client: MlflowClien
     assert "images" in {file.path for file in client.list_artifacts(run.info.run_id)}
 
 
-def test_a_worker_ends_itself_when_its_driver_is_gone(running: Any) -> None:
-    process, _ = running
-    process.stdin.close()
+def test_a_worker_ends_itself_before_it_begins_when_its_driver_is_gone(job_file: Path, client: MlflowClient) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "mlflow_yolo.training.worker", str(job_file)],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        timeout=30,
+    )
 
-    assert process.wait(timeout=10) == -signal.SIGKILL
-    process.stdin = None  # communicate() would flush it
+    assert process.returncode == -signal.SIGKILL
+    assert client.search_runs(["0"]) == []
