@@ -227,9 +227,12 @@ def _tracking(given: dict[str, Any]) -> Any:
     """Take the tracking options out of `given` and return where the run goes."""
     from mlflow_yolo.tracking.target import resolve_target
 
-    return resolve_target(
+    target = resolve_target(
         tracking_uri=given.pop("tracking_uri"), experiment=given.pop("experiment"), run_name=given.pop("run_name")
     )
+    # A password is written nowhere: workers and replay find it here.
+    os.environ["MLFLOW_TRACKING_URI"] = target.tracking_uri
+    return target
 
 
 def _quiet(debug: bool) -> None:

@@ -6,13 +6,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mlflow_yolo import keys
-from mlflow_yolo.studies.executors import Executor, Job
+from mlflow_yolo.datasets.dataset import Dataset
+from mlflow_yolo.studies.executors import Executor, Job, SubprocessExecutor
+from mlflow_yolo.studies.progress import Progress
 from mlflow_yolo.studies.study import Study, Trial, read_result, wait_until_free
+from mlflow_yolo.tracking.addresses import without_password
 from mlflow_yolo.tracking.journal import journal_path
 from mlflow_yolo.tracking.ownership import is_owned
 from mlflow_yolo.tracking.replay import close_interrupted, is_closed, replay
 from mlflow_yolo.tracking.run import TrackedRun, open_run
 from mlflow_yolo.tracking.target import Target
+from mlflow_yolo.training.data import localise
+from mlflow_yolo.training.data_cache import warm_label_caches
+from mlflow_yolo.training.subset import train_subset
 
 
 class Watcher(Protocol):
@@ -28,7 +34,7 @@ class Watcher(Protocol):
         """A trial has ended; `error` is None where it has a result."""
 
 
-def settle(study: Study) -> None:
+def settle(study: Study, target: Target) -> None:
     """Close the runs that a kill left open: KILLED (interrupted), or as their result says; send what is left.
 
     Raises:
@@ -36,11 +42,11 @@ def settle(study: Study) -> None:
     """
     for trial in study.trials:
         for attempt in study.attempts(trial):
-            _settle(attempt)
+            _settle(attempt, target)
     replay(study.directory, interrupted=False)
 
 
-def _settle(attempt: Path) -> None:
+def _settle(attempt: Path, target: Target) -> None:
     """Close the run of one attempt whose process is gone, unless it has closed it itself."""
     wait_until_free(attempt, is_owned=is_owned)
     if is_closed(journal_path(attempt)):
@@ -50,7 +56,33 @@ def _settle(attempt: Path) -> None:
         close_interrupted(attempt)
     else:
         job = json.loads((attempt / "job.json").read_text())
-        open_run(attempt, **job["run"]).close("FINISHED" if result["status"] == "finished" else "FAILED")
+        run = open_run(attempt, **{**job["run"], "tracking_uri": target.tracking_uri})
+        run.close("FINISHED" if result["status"] == "finished" else "FAILED")
+
+
+def train_pending(
+    study: Study, dataset: Dataset, *, n_epochs: int, parent: TrackedRun, target: Target, workers: int
+) -> int:
+    """Train every trial of one dataset that has no result, each in a process of its own; return how many failed.
+
+    Args:
+        study: The study, held by this process.
+        dataset: The data of all its trials.
+        n_epochs: Epochs of each trial.
+        parent: The study's open parent run.
+        target: Where the runs go.
+        workers: Processes at once.
+    """
+    if not study.pending():
+        return 0
+    shared = study.directory / "shared"
+    local = localise(dataset, shared)
+    warm_label_caches(local)
+    warm_label_caches(train_subset(local, shared))
+    environment = {"MLFLOW_TRACKING_URI": target.tracking_uri}
+    executor = SubprocessExecutor(workers=workers, threads=study.threads, environment=environment)
+    with Progress(study, n_epochs=n_epochs) as progress:
+        return run_pending(study, executor, parent=parent, target=target, watcher=progress)
 
 
 def run_pending(study: Study, executor: Executor, *, parent: TrackedRun, target: Target, watcher: Watcher) -> int:
@@ -64,9 +96,9 @@ def run_pending(study: Study, executor: Executor, *, parent: TrackedRun, target:
         watcher: Who is told how it goes.
     """
     pending = {trial.key: trial for trial in study.pending()}
-    jobs = [
+    jobs = (
         Job(key, study.new_attempt(trial, _child_run(study, trial, parent, target))) for key, trial in pending.items()
-    ]
+    )
     errors: dict[str, str] = {}
     for event in executor.run(jobs):
         trial = pending[event.key]
@@ -79,7 +111,7 @@ def run_pending(study: Study, executor: Executor, *, parent: TrackedRun, target:
         else:
             if study.result(trial) is None:
                 errors.setdefault(event.key, _reason(study, trial, event.values["exit_code"]))
-            _settle(study.attempts(trial)[-1])  # a worker that was killed has left its run open
+            _settle(study.attempts(trial)[-1], target)  # a worker that was killed has left its run open
             watcher.ended(trial, error=errors.get(event.key))
     return len(errors)
 
@@ -88,6 +120,7 @@ def _child_run(study: Study, trial: Trial, parent: TrackedRun, target: Target) -
     """Return the arguments of `open_run` for a child."""
     return {
         **target.place,
+        "tracking_uri": without_password(target.tracking_uri),
         "name": trial.name,
         "parent_uid": parent.uid,
         "parent_run_id": parent.run_id,

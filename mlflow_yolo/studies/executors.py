@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,8 +51,8 @@ class _Worker:
 class Executor(Protocol):
     """Where the jobs of a study run."""
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """Yield what the jobs say until all have ended."""
+    def run(self, jobs: Iterable[Job]) -> Iterator[Event]:
+        """Yield what the jobs say until all have ended; a job is only asked for when it can start."""
 
 
 class SubprocessExecutor:
@@ -61,32 +61,52 @@ class SubprocessExecutor:
     Args:
         workers: Processes at once.
         threads: Threads of each.
+        environment: Variables for the workers on top of this process' own, for what must not stand in a job file.
         command: The program that does a job; the job file is its last argument.
     """
 
-    def __init__(self, *, workers: int, threads: int, command: Sequence[str] = WORKER) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int,
+        threads: int,
+        environment: Mapping[str, str] | None = None,
+        command: Sequence[str] = WORKER,
+    ) -> None:
         self._workers = workers
+        self._environment = dict(environment or {})
         self._threads = threads
         self._command = list(command)
         self._running: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
+    def run(self, jobs: Iterable[Job]) -> Iterator[Event]:
         """Yield what the workers say, until all jobs have ended; closing the iterator stops the workers."""
-        waiting = list(jobs)
+        waiting = iter(jobs)
         try:
-            while waiting or self._running:
-                while waiting and len(self._running) < self._workers:
-                    self._start(waiting.pop(0))
+            while self._start_next(waiting) or self._running:
                 for key, _ in self._selector.select(timeout=0.5):
                     yield from self._read(key.data)
         finally:
             self._stop()
 
+    def _start_next(self, waiting: Iterator[Job]) -> bool:
+        """Start jobs while there are free workers; return whether one was started."""
+        started = False
+        while len(self._running) < self._workers and (job := next(waiting, None)):
+            self._start(job)
+            started = True
+        return started
+
     def _start(self, job: Job) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in _SCRUBBED}
         threads = str(self._threads)
-        environment |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+        environment |= {
+            **self._environment,
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            "PYTHONUNBUFFERED": "1",
+        }
         process = subprocess.Popen(
             [*self._command, str(job.file)],
             stdin=subprocess.PIPE,

@@ -10,11 +10,9 @@ from pathlib import Path
 
 from mlflow_yolo import keys
 from mlflow_yolo.studies import freeze_report
-from mlflow_yolo.studies.driver import run_pending, settle
-from mlflow_yolo.studies.executors import SubprocessExecutor
+from mlflow_yolo.studies.driver import settle, train_pending
 from mlflow_yolo.studies.freeze_analysis import Child, FreezeAnalysis, analyse
 from mlflow_yolo.studies.freeze_figures import draw
-from mlflow_yolo.studies.progress import Progress
 from mlflow_yolo.studies.question import CheckedQuestion, FreezeQuestion, check_question
 from mlflow_yolo.studies.study import Study, default_name, open_study
 from mlflow_yolo.tracking.addresses import without_password
@@ -25,11 +23,8 @@ from mlflow_yolo.tracking.run import TrackedRun, open_run
 from mlflow_yolo.tracking.run_file import read_run_file
 from mlflow_yolo.tracking.store import prepare_store
 from mlflow_yolo.tracking.target import Target
-from mlflow_yolo.training.data import localise
-from mlflow_yolo.training.data_cache import warm_label_caches
 from mlflow_yolo.training.plan import Plan
 from mlflow_yolo.training.results import log_dataset
-from mlflow_yolo.training.subset import train_subset
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ def run_freeze_ablation(
     with open_study(output, name, config=config, trials=checked.trials, workers=workers) as opened:
         if notice := prepare_store(tracking.tracking_uri, directory=opened.directory):
             print(f"note: {notice}", file=sys.stderr)
-        settle(opened)
+        settle(opened, tracking)
         if closing_status(journal_path(opened.directory)) == "FINISHED" and not opened.pending():
             return _show_again(opened, checked, tracking)
         return _run(opened, checked, tracking, workers)
@@ -85,8 +80,10 @@ def _run(study: Study, question: CheckedQuestion, target: Target, workers: int) 
     try:
         parent.log_params(_params(question))
         log_dataset(parent, question.dataset)
-        if study.pending():
-            n_failed = _train_pending(study, question, parent, target, workers)
+        n_epochs = Plan.from_json(question.trials[0].plan).epochs
+        n_failed = train_pending(
+            study, question.dataset, n_epochs=n_epochs, parent=parent, target=target, workers=workers
+        )
         analysis = analyse(_children(study, question))
         if analysis:
             parent.flush(timeout_s=10.0)
@@ -102,17 +99,6 @@ def _run(study: Study, question: CheckedQuestion, target: Target, workers: int) 
     n_pending = replay(study.directory).n_pending
     text = _text(study, analysis, n_failed=n_failed, n_pending=n_pending, links=links, uri=target.tracking_uri)
     return Outcome(analysis, text, n_failed)
-
-
-def _train_pending(study: Study, question: CheckedQuestion, parent: TrackedRun, target: Target, workers: int) -> int:
-    """Train what has no result yet and return how many trainings failed."""
-    shared = study.directory / "shared"
-    dataset = localise(question.dataset, shared)
-    warm_label_caches(dataset)
-    warm_label_caches(train_subset(dataset, shared))
-    with Progress(study, n_epochs=Plan.from_json(question.trials[0].plan).epochs) as progress:
-        executor = SubprocessExecutor(workers=workers, threads=study.threads)
-        return run_pending(study, executor, parent=parent, target=target, watcher=progress)
 
 
 def _show_again(study: Study, question: CheckedQuestion, target: Target) -> Outcome:

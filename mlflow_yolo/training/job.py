@@ -27,11 +27,12 @@ def run_job(job: Mapping[str, Any], *, directory: Path, report: Callable[[dict[s
         report: Called after every epoch with plain values, with `error` when the training fails, and with `note` where
             something of it could not be delivered.
     """
+    from mlflow_yolo.tracking.addresses import with_password
     from mlflow_yolo.tracking.run import open_run
     from mlflow_yolo.tracking.system_metrics import system_metrics
     from mlflow_yolo.training.train import train
 
-    run = open_run(directory, **job["run"])
+    run = open_run(directory, **{**job["run"], "tracking_uri": with_password(job["run"]["tracking_uri"])})
     run.log_params(job["params"])
     plan, shared = Plan.from_json(job["plan"]), Path(job["shared"])
     try:

@@ -22,11 +22,9 @@ from mlflow_yolo.cli import INT, TEXT, cli, common_options, main, option
 from mlflow_yolo.datasets.dataset import Dataset
 from mlflow_yolo.exceptions import ArgumentError, DatasetError
 from mlflow_yolo.figures.encode import png_bytes
-from mlflow_yolo.studies.driver import run_pending, settle
-from mlflow_yolo.studies.executors import SubprocessExecutor
+from mlflow_yolo.studies.driver import settle, train_pending
 from mlflow_yolo.studies.freeze_ablation import open_parent
 from mlflow_yolo.studies.freeze_analysis import Child
-from mlflow_yolo.studies.progress import Progress
 from mlflow_yolo.studies.question import CheckedQuestion, FreezeQuestion, check_question
 from mlflow_yolo.studies.study import Study, Trial, default_name, open_study
 from mlflow_yolo.tracking.addresses import without_password
@@ -36,11 +34,8 @@ from mlflow_yolo.tracking.run import TrackedRun
 from mlflow_yolo.tracking.store import prepare_store
 from mlflow_yolo.tracking.target import Target, resolve_target
 from mlflow_yolo.training.arguments import check_positive, parse_arguments
-from mlflow_yolo.training.data import localise
-from mlflow_yolo.training.data_cache import warm_label_caches
 from mlflow_yolo.training.plan import default_imgsz
 from mlflow_yolo.training.results import log_dataset
-from mlflow_yolo.training.subset import train_subset
 
 _TASKS = ("detect", "segment", "pose")
 
@@ -142,8 +137,8 @@ def run(
             click.echo(f"note: {notice}", err=True)
         for part in (domain.part(opened) for domain in domains):
             part.directory.mkdir(exist_ok=True)
-            settle(part)
-        settle(replace(opened, trials=()))
+            settle(part, target)
+        settle(replace(opened, trials=()), target)
         finished = closing_status(journal_path(opened.directory)) == "FINISHED"
         parent = open_parent(opened, target)
         try:
@@ -176,16 +171,14 @@ def _describe(parent: TrackedRun, domains: tuple[Domain, Domain]) -> None:
 
 def _train(domain: Domain, study: Study, parent: TrackedRun, target: Target, workers: int) -> int:
     """Train what a domain lacks and return how many trainings failed."""
-    part = domain.part(study)
-    if not part.pending():
-        return 0
-    shared = part.directory / "shared"
-    dataset = localise(domain.question.dataset, shared)
-    warm_label_caches(dataset)
-    warm_label_caches(train_subset(dataset, shared))
-    with Progress(part, n_epochs=domain.question.given.epochs) as progress:
-        executor = SubprocessExecutor(workers=workers, threads=study.threads)
-        return run_pending(part, executor, parent=parent, target=target, watcher=progress)
+    return train_pending(
+        domain.part(study),
+        domain.question.dataset,
+        n_epochs=domain.question.given.epochs,
+        parent=parent,
+        target=target,
+        workers=workers,
+    )
 
 
 def _log(parent: TrackedRun, analysis: Analysis, directory: Path) -> None:

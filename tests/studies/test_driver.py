@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def test_what_a_kill_left_open_is_closed_as_its_result_says(study: Study, target
     finish(failed, "failed")
     assert {run_of(client, attempt).info.status for attempt in (without, finished, failed)} == {"RUNNING"}
 
-    settle(study)
+    settle(study, target)
 
     runs = [run_of(client, attempt) for attempt in (without, finished, failed)]
     assert [run.info.status for run in runs] == ["KILLED", "FINISHED", "FAILED"]
@@ -82,7 +82,7 @@ def test_what_a_kill_left_open_is_closed_as_its_result_says(study: Study, target
     assert len(client.search_runs(["0"])) == 3
 
     before = [run.info.end_time for run in runs]
-    settle(study)
+    settle(study, target)
     assert [run_of(client, attempt).info.end_time for attempt in (without, finished, failed)] == before
 
 
@@ -90,7 +90,7 @@ def test_attempts_that_never_opened_a_run_are_no_obstacle(study: Study, target: 
     study.new_attempt(TRIALS[0], target.place)
     (study.directory / TRIALS[1].key / "attempt-1").mkdir(parents=True)  # killed before the job file was there
 
-    settle(study)
+    settle(study, target)
 
     assert client.search_runs(["0"]) == []
     assert study.pending() == TRIALS
@@ -103,7 +103,7 @@ class StubExecutor:
         self.outcomes = outcomes
         self.jobs: list[Job] = []
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
+    def run(self, jobs: Iterable[Job]) -> Iterator[Event]:
         for job in jobs:
             self.jobs.append(job)
             if job.key in self.outcomes:
@@ -191,10 +191,11 @@ def test_the_run_of_a_worker_that_was_killed_is_closed_at_once(
     study: Study, target: Target, client: MlflowClient, parent: Any
 ) -> None:
     class Killed(StubExecutor):
-        def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
-            die_in(*(job.file.parent for job in jobs))
-            finish(jobs[1].file.parent)
-            for job in jobs:
+        def run(self, jobs: Iterable[Job]) -> Iterator[Event]:
+            started = list(jobs)
+            die_in(*(job.file.parent for job in started))
+            finish(started[1].file.parent)
+            for job in started:
                 self.jobs.append(job)
                 yield Event(job.key, "ended", {"exit_code": -9})
 

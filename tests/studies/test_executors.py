@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -202,3 +202,33 @@ time.sleep(60)
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_job_is_asked_for_only_when_a_worker_is_free(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def jobs() -> Iterator[Job]:
+        for key in ("a", "b"):
+            asked.append(key)
+            yield Job(key, tmp_path / key)
+
+    command = [sys.executable, "-c", "print('{}')"]
+    events = SubprocessExecutor(workers=1, threads=1, command=command).run(jobs())
+
+    assert next(events).key == "a"
+    assert asked == ["a"]
+    assert [event.key for event in events if event.kind == "ended"] == ["a", "b"]
+
+
+def test_what_must_not_stand_in_a_job_file_reaches_the_worker(tmp_path: Path) -> None:
+    program = "import json, os; print(json.dumps({'uri': os.environ['MLFLOW_TRACKING_URI']}))"
+    executor = SubprocessExecutor(
+        workers=1,
+        threads=1,
+        environment={"MLFLOW_TRACKING_URI": "https://me:secret@mlflow.example"},
+        command=[sys.executable, "-c", program],
+    )
+
+    progress, _ = executor.run([Job("a", tmp_path / "a")])
+
+    assert progress.values == {"uri": "https://me:secret@mlflow.example"}
