@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import pandas as pd
 
@@ -124,18 +125,34 @@ def _evidence_sentence(analysis: FreezeAnalysis) -> str:
 
 
 def _cost_sentence(analysis: FreezeAnalysis) -> str:
-    baseline = analysis.baseline.average("seconds_per_epoch_mean")
-    others = [row for row in analysis.rows[1:] if not math.isnan(row.average("seconds_per_epoch_mean"))]
-    if not others or not baseline > 0:
-        return f"An epoch took {baseline:.1f} s."
-    fastest = min(others, key=lambda row: row.average("seconds_per_epoch_mean"))
-    seconds = fastest.average("seconds_per_epoch_mean")
-    if seconds >= baseline:
-        return f"Freezing saved no time here: an epoch took {baseline:.1f} s unfrozen, at best {seconds:.1f} s frozen."
-    return (
-        f"An epoch took {baseline:.1f} s unfrozen and {seconds:.1f} s with {fastest.freeze.label} frozen, "
-        f"{1 - seconds / baseline:.0%} less."
+    """Return what an epoch took; less is only said where every seed of the frozen one was faster than any unfrozen."""
+    timed = [row for row in analysis.rows if _seconds(row)]
+    if not timed or timed[0] is not analysis.baseline:
+        return "Epoch times are unknown."
+    baseline, others = timed[0], timed[1:]
+    if not others:
+        return f"An epoch took {_range_text(baseline)}."
+    fastest = min(others, key=lambda row: fmean(_seconds(row)))
+    start = (
+        f"An epoch took {_range_text(baseline)} unfrozen, {_range_text(fastest)} with {fastest.freeze.label} frozen "
+        "(trainings that shared this machine)"
     )
+    if max(_seconds(fastest)) >= min(_seconds(baseline)):
+        return f"{start}: no saving shown."
+    return f"{start}: {1 - fmean(_seconds(fastest)) / fmean(_seconds(baseline)):.0%} less."
+
+
+def _seconds(row: Row) -> list[float]:
+    """Return the mean epoch time of every seed."""
+    name = "seconds_per_epoch_mean"
+    return [float(child.result[name]) for child in row.children if name in child.result]
+
+
+def _range_text(row: Row) -> str:
+    """Return mean and range over seeds: `2.9 s (2.8 to 3.0)`, the mean alone for one seed."""
+    seconds = _seconds(row)
+    spread = f" ({min(seconds):.1f} to {max(seconds):.1f})" if len(seconds) > 1 else ""
+    return f"{fmean(seconds):.1f} s{spread}"
 
 
 def csv(analysis: FreezeAnalysis) -> str:
@@ -172,7 +189,7 @@ def metrics(analysis: FreezeAnalysis) -> dict[str, float]:
 
 def note(analysis: FreezeAnalysis, links: Links | None = None) -> str:
     """Return the markdown note of the parent run."""
-    parts = [" ".join(answer(analysis)), markdown_table(columns(analysis), rows(analysis)), _caveat(analysis)]
+    parts = [" ".join(answer(analysis)), markdown_table(*_narrow(analysis)), _caveat(analysis)]
     if links:
         parts.insert(
             1, f"[Compare the trainings]({links.compare}) · [All charts]({links.charts}) · artifact `report.html`"
@@ -182,10 +199,14 @@ def note(analysis: FreezeAnalysis, links: Links | None = None) -> str:
 
 def terminal_text(analysis: FreezeAnalysis) -> str:
     """Return what the terminal shows: the table without its widest columns, and the answer."""
+    return "\n".join(["", text_table(*_narrow(analysis)), "", *answer(analysis)])
+
+
+def _narrow(analysis: FreezeAnalysis) -> tuple[list[str], list[Cells]]:
+    """Return headings and rows of the columns that fit a terminal and MLflow's note."""
     kept = [0, 2, 3, 4, 6, 5, 10]
     headings = columns(analysis)
-    table = text_table([headings[i] for i in kept], [[cells[i] for i in kept] for cells in rows(analysis)])
-    return "\n".join(["", table, "", *answer(analysis)])
+    return [headings[i] for i in kept], [[cells[i] for i in kept] for cells in rows(analysis)]
 
 
 def html(analysis: FreezeAnalysis, pictures: Sequence[Picture], facts: Mapping[str, object]) -> str:

@@ -103,20 +103,24 @@ def test_only_a_baseline_recommends_nothing_and_claims_no_test(make_child: MakeC
 
     assert first == "Nothing was compared: only freezing nothing has results (test mAP50-95 0.510)."
     assert second == "The evidence: 3 seeds, without anything to test against."
-    assert third == "An epoch took 2.0 s."
+    assert third == "An epoch took 2.0 s (2.0 to 2.0)."
 
 
 def test_time_saved_is_a_share_of_the_unfrozen_epoch(make_child: MakeChild) -> None:
     analysis = compared(make_child, {"0": BASE, "3": SAME, "10": SAME}, s_0=4.0, s_3=3.5, s_10=3.0)
 
-    assert freeze_report.answer(analysis)[2] == "An epoch took 4.0 s unfrozen and 3.0 s with 10 frozen, 25% less."
+    assert freeze_report.answer(analysis)[2] == (
+        "An epoch took 4.0 s (4.0 to 4.0) unfrozen, 3.0 s (3.0 to 3.0) with 10 frozen "
+        "(trainings that shared this machine): 25% less."
+    )
 
 
 def test_time_that_was_not_saved_is_not_claimed(make_child: MakeChild) -> None:
     analysis = compared(make_child, {"0": BASE, "10": SAME}, s_0=2.0, s_10=2.5)
 
     assert freeze_report.answer(analysis)[2] == (
-        "Freezing saved no time here: an epoch took 2.0 s unfrozen, at best 2.5 s frozen."
+        "An epoch took 2.0 s (2.0 to 2.0) unfrozen, 2.5 s (2.5 to 2.5) with 10 frozen "
+        "(trainings that shared this machine): no saving shown."
     )
 
 
