@@ -19,7 +19,7 @@ from report import csv, metrics, note, terminal_text
 
 from mlflow_yolo import keys
 from mlflow_yolo.cli import INT, TEXT, cli, common_options, main, option
-from mlflow_yolo.datasets.dataset import Dataset
+from mlflow_yolo.datasets.dataset import DOMAIN_KEY, Dataset
 from mlflow_yolo.exceptions import ArgumentError, DatasetError
 from mlflow_yolo.figures.encode import png_bytes
 from mlflow_yolo.studies.driver import settle, train_pending
@@ -37,6 +37,7 @@ from mlflow_yolo.training.arguments import check_positive, parse_arguments
 from mlflow_yolo.training.plan import default_imgsz
 from mlflow_yolo.training.results import log_dataset
 
+_DOMAIN = "log-chromaticity"
 _TASKS = ("detect", "segment", "pose")
 
 
@@ -98,7 +99,16 @@ def check(srgb: str, logchroma: str, given: Mapping[str, Any]) -> tuple[Domain, 
 
 
 def check_same_scenes(srgb: Dataset, logchroma: Dataset) -> None:
-    """Raise DatasetError unless both hold, split by split, images of the same names with the same labels."""
+    """Raise DatasetError unless both hold, split by split, images of the same names with the same labels.
+
+    Their domains are checked too: the tables call the second one log-chromaticity.
+    """
+    for dataset, expected in ((srgb, False), (logchroma, True)):
+        if (dataset.domain == _DOMAIN) is not expected:
+            raise DatasetError(
+                f"{dataset.yaml} {'lacks' if expected else 'has'} '{DOMAIN_KEY}: {_DOMAIN}'. Give the photographs as "
+                "srgb and what convert.py made of them as logchroma."
+            )
     if (srgb.names, list(srgb.splits)) != (logchroma.names, list(logchroma.splits)):
         raise DatasetError(f"{srgb.yaml} and {logchroma.yaml} differ in classes or splits. Convert one from the other.")
     for split in srgb.splits:
@@ -163,8 +173,9 @@ def run(
 def _describe(parent: TrackedRun, domains: tuple[Domain, Domain]) -> None:
     """Log what is compared into the parent run; what it holds already is not logged twice."""
     given = domains[0].question.given
-    names = ("model", "seeds", "epochs", "imgsz", "batch", "optimizer", "lr0")
-    parent.log_params({name: getattr(given, name) for name in names})
+    names = ("model", "seeds", "epochs", "batch", "optimizer", "lr0")
+    data = dict(zip(("srgb", "logchroma"), (domain.question.given.data for domain in domains), strict=True))
+    parent.log_params(data | {name: getattr(given, name) for name in names})
     for domain in domains:
         log_dataset(parent, domain.question.dataset)
 

@@ -284,8 +284,12 @@ def test_the_bootstrap_difference_is_exact_and_paired() -> None:
 def test_data_sets_of_other_scenes_are_refused(scenes: Callable[[str], Path], small_data: Path) -> None:
     srgb = load_dataset(scenes("digits-shadow"))
     compare.check_same_scenes(srgb, load_dataset(scenes("digits-logchroma")))
+    with pytest.raises(DatasetError, match="lacks 'mlflow_yolo_domain"):
+        compare.check_same_scenes(srgb, load_dataset(scenes("digits")))  # the same layouts, but grey
+    with pytest.raises(DatasetError, match="has 'mlflow_yolo_domain"):
+        compare.check_same_scenes(*[load_dataset(scenes("digits-logchroma"))] * 2)
     with pytest.raises(DatasetError, match="differ in classes"):
-        compare.check_same_scenes(srgb, load_dataset(small_data))
+        compare.check_same_scenes(load_dataset(small_data), load_dataset(scenes("digits-logchroma")))
     other = generate("digits-logchroma", cache_dir=scenes("digits-shadow").parents[1], n_train=6, n_val=4, n_test=5)
     with pytest.raises(DatasetError, match="test-00004"):
         compare.check_same_scenes(srgb, load_dataset(other))
