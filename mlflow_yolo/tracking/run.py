@@ -238,6 +238,8 @@ def open_run(
 ) -> TrackedRun:
     """Start journaling a run in `directory` and delivering it in the background; talks to no server itself.
 
+    The first call in a process takes the seconds that importing MLflow takes.
+
     Args:
         directory: The run's directory (Ultralytics' save_dir); created when missing.
         tracking_uri: Where the run belongs; a password in it is used but not written down.
@@ -258,6 +260,7 @@ def open_run(
     """
     directory, uri = Path(directory).absolute(), absolute(tracking_uri)
     journal, stored = journal_path(directory), without_password(absolute(tracking_uri))
+    server.load_mlflow()
     lock = claim(journal)
     known = opening(journal)
     if known is not None and known["uid"] != uid:

@@ -35,6 +35,17 @@ class Undeliverable(WorkError):
     """The server cannot take records now; what is journaled stays journaled."""
 
 
+def load_mlflow() -> None:
+    """Import MLflow here and now.
+
+    It must not be imported first by a background thread: while that lasts (some seconds), an `import mlflow` of the
+    training's own thread can see a half-made module and fail ("partially initialized module 'mlflow'"; seen in 1 of 24
+    starts), and Ultralytics or the user's code is what fails with it.
+    """
+    import mlflow.entities
+    import mlflow.tracking  # noqa: F401
+
+
 def connect(uri: str) -> "MlflowClient":
     """Return a client of the store at `uri`; a missing SQLite store is created first."""
     from mlflow.tracking import MlflowClient

@@ -55,7 +55,7 @@ def test_the_tags_name_user_and_program() -> None:
     assert tags["mlflow.source.type"] == "LOCAL"
 
 
-def test_opening_runs_is_possible_without_importing_mlflow() -> None:
+def test_importing_the_tracking_modules_imports_no_mlflow() -> None:
     code = "import sys, mlflow_yolo.tracking.run, mlflow_yolo.tracking.store, mlflow_yolo.tracking.replay; "
     code += "print(sorted({'mlflow', 'torch', 'ultralytics'} & set(sys.modules)))"
     done = subprocess.run(

@@ -553,3 +553,26 @@ def test_what_a_killed_process_had_measured_is_replayed_and_its_run_closed(
 
     assert replay(tmp_path).n_sent_runs == 0
     assert len(client.get_metric_history(found.info.run_id, "a")) == len(steps)
+
+
+def test_mlflow_is_whole_before_any_thread_of_ours_runs(tmp_path: Path) -> None:
+    """A background import would let the trainer's own `import mlflow` see a half-made module."""
+    code = """
+        import sys, threading
+        from mlflow_yolo.tracking import run
+
+        started = []
+        start = threading.Thread.start
+
+        def watched(thread):
+            if thread.name.startswith("mlflow-yolo"):
+                started.append("mlflow.tracking" in sys.modules)
+            start(thread)
+
+        threading.Thread.start = watched
+        run.open_run(sys.argv[1], tracking_uri="http://127.0.0.1:9", probe=lambda uri: False).close()
+        print(started)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    assert done.stdout == "[True, True]\n"
