@@ -12,28 +12,37 @@ if TYPE_CHECKING:
     from mlflow_yolo.exceptions import MlflowYoloError as MlflowYoloError
     from mlflow_yolo.studies.freeze_ablation import run_freeze_ablation as run_freeze_ablation
     from mlflow_yolo.studies.question import FreezeQuestion as FreezeQuestion
+    from mlflow_yolo.tracking.autolog import autolog as autolog
+    from mlflow_yolo.tracking.autolog import track as track
     from mlflow_yolo.tracking.replay import replay as replay
     from mlflow_yolo.tracking.run import open_run as open_run
+    from mlflow_yolo.tracking.statistics_files import load_statistics as load_statistics
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "FreezeQuestion": "mlflow_yolo.studies.question",
     "MlflowYoloError": "mlflow_yolo.exceptions",
+    "autolog": "mlflow_yolo.tracking.autolog",
     "load_dataset": "mlflow_yolo.datasets.dataset",
+    "load_statistics": "mlflow_yolo.tracking.statistics_files",
     "open_run": "mlflow_yolo.tracking.run",
     "replay": "mlflow_yolo.tracking.replay",
     "run_freeze_ablation": "mlflow_yolo.studies.freeze_ablation",
+    "track": "mlflow_yolo.tracking.autolog",
 }
 
 __all__ = [
     "FreezeQuestion",
     "MlflowYoloError",
     "__version__",
+    "autolog",
     "load_dataset",
+    "load_statistics",
     "open_run",
     "replay",
     "run_freeze_ablation",
+    "track",
 ]
 
 

@@ -113,7 +113,13 @@ def training_options(function: F) -> F:
     for add in (
         option("trust", is_flag=True, help="Load a checkpoint that names foreign classes."),
         option(
-            "statistics", type=click.Choice(["default", "off"]), default="default", help="Block statistics to collect."
+            "every_n_steps", type=INT, default="auto", help="Block statistics at every n-th step [1 % of time]."
+        ),
+        option(
+            "statistics",
+            type=click.Choice(["off", "default", "all"]),
+            default="default",
+            help="Block statistics; all: every statistic at every step.",
         ),
         option("device", default="auto", help="auto, cpu, the number of a GPU, or mps."),
         option("warmup_epochs", type=float, default=0.5, help="Epochs until the learning rate reaches lr0."),
@@ -173,6 +179,9 @@ def freeze_ablation(context: click.Context, /, **given: Any) -> None:
 @training_options
 @option("freeze", default="0", help="One depth or word: N, backbone, neck, head, N-.")
 @option("seed", type=int, default=0, help="Seed of weights, augmentation and data order.")
+@option(
+    "resume", type=TEXT, default="auto", help="Directory or last.pt of an interrupted training [none]."
+)
 @option("output", default="runs", type=click.Path(path_type=Path), help="Folder below which the training writes.")
 @common_options
 @click.pass_context

@@ -148,6 +148,9 @@ def check_journals(directory: Path, *, fix: bool = False) -> Finding:
     return Finding("ok", "journals", detail)
 
 
+_Process = Literal["alive", "dead", "ended"]
+
+
 def check_runs(directory: Path, *, tracking_uri: str, fix: bool = False) -> Iterator[Finding]:
     """Say which runs the store shows as RUNNING although their process died; with `fix` close those as KILLED.
 
@@ -161,7 +164,10 @@ def check_runs(directory: Path, *, tracking_uri: str, fix: bool = False) -> Iter
         return
     client = connect(tracking_uri)
     processes = _processes(directory)
-    running = {run.info.run_id: processes.get(run.data.tags[keys.TAG_UID]) for run in _running(client)}
+    running = {
+        run.info.run_id: processes.get(run.info.run_id) or processes.get(run.data.tags[keys.TAG_UID])
+        for run in _running(client)
+    }
     dead = [run_id for run_id, process in running.items() if process == "dead"]
     if fix:
         for run_id in dead:
@@ -192,16 +198,17 @@ def _running(client: Any) -> Iterator[Any]:
             return
 
 
-def _processes(directory: Path) -> dict[str, Literal["alive", "dead", "ended"]]:
-    """Return what became of the process of each run below `directory`, by the run's uid.
+def _processes(directory: Path) -> dict[str, _Process]:
+    """Return what became of the process of each run below `directory`, by our uid and by MLflow's id of the run.
 
     `ended` is a run that its own process closed; if it is still RUNNING then somebody else opened it and may go on.
+    Where several journals belong to one run (a training and a validation in it), the liveliest counts.
     """
-    from mlflow_yolo.tracking.journal import opening, read_all
+    from mlflow_yolo.tracking.journal import Cursor, opening, read_all
     from mlflow_yolo.tracking.ownership import is_locked
     from mlflow_yolo.tracking.replay import find_journals
 
-    processes: dict[str, Literal["alive", "dead", "ended"]] = {}
+    found: dict[str, set[_Process]] = {}
     for journal in find_journals(directory) if directory.is_dir() else []:
         record = opening(journal)
         if record is None:
@@ -209,8 +216,11 @@ def _processes(directory: Path) -> dict[str, Literal["alive", "dead", "ended"]]:
         ends = [e.record for e in read_all(journal) if e.record.get("type") in ("open", "close")]
         # `only_if_running` marks the end that replay wrote for a process that could not.
         died = ends[-1]["type"] == "open" or ends[-1].get("only_if_running", False)
-        processes[record["uid"]] = "alive" if is_locked(journal) else "dead" if died else "ended"
-    return processes
+        process: _Process = "alive" if is_locked(journal) else "dead" if died else "ended"
+        for name in filter(None, (record["uid"], record.get("run_id"), Cursor.load(journal).run_id)):
+            found.setdefault(name, set()).add(process)
+    order: tuple[_Process, ...] = ("alive", "dead", "ended")
+    return {name: next(process for process in order if process in those) for name, those in found.items()}
 
 
 def _bounds() -> dict[str, Requirement]:

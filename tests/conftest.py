@@ -315,7 +315,7 @@ class RecordedRun:
         self.datasets: list[dict[str, Any]] = []
         self.fails_to_log_metrics = False
 
-    def log_metrics(self, values: Mapping[str, float], *, step: int = 0) -> None:
+    def log_metrics(self, values: Mapping[str, float], *, step: int = 0, timestamp_ms: int | None = None) -> None:
         if self.fails_to_log_metrics:
             raise RuntimeError("no metrics today")
         self.metrics.append((step, dict(values)))

@@ -11,6 +11,7 @@ import pytest
 from mlflow_yolo import doctor as checks
 from mlflow_yolo import keys
 from mlflow_yolo.doctor import Finding, doctor
+from mlflow_yolo.tracking.run import open_run
 
 DIES_WHILE_TRACKING = """
 import os, signal, sys
@@ -174,6 +175,18 @@ def test_fix_also_closes_a_run_that_a_killed_process_had_adopted(store: str, rep
     die_while_tracking(store, repository, adopted=run_id)
     fixed = by_subject(doctor(Path("runs"), tracking_uri=store, fix=True))
     assert "1 run of dead processes closed" in fixed["runs"].detail
+    assert client.get_run(run_id).info.status == "KILLED"
+
+
+def test_fix_closes_an_adopted_run_that_an_earlier_training_had_left_to_its_owner(store: str, repository: Path) -> None:
+    """Two journals, one run: it carries the uid of the first, whose process ended well; the second was killed."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store)
+    run_id = client.create_run("0").info.run_id
+    assert open_run(Path("runs/first"), tracking_uri=store, run_id=run_id).close().n_pending == 0
+    die_while_tracking(store, repository, adopted=run_id)
+    doctor(Path("runs"), tracking_uri=store, fix=True)
     assert client.get_run(run_id).info.status == "KILLED"
 
 

@@ -30,19 +30,21 @@ def blocks_over_epochs(
     frozen: npt.ArrayLike | None = None,
     log10: bool = False,
     first_epoch: int = 1,
+    per_epoch: int = 1,
     subject: str = "",
 ) -> Figure:
     """Return the heat map of one statistic, blocks from top to bottom, epochs from left to right.
 
     Args:
-        values: (n_blocks, n_epochs); NaN where nothing was measured.
+        values: (n_blocks, n_epochs * per_epoch); NaN where nothing was measured.
         blocks: Block names, for example `04-C3k2`.
         statistic: What the numbers are, for example `gradient L2 before clipping`.
         unit: Unit; empty when dimensionless.
-        frozen: (n_blocks,) for the whole training or (n_blocks, n_epochs), True where the block was frozen; such cells
-            are hatched, and a row that is frozen throughout is labelled so. None when nothing was.
+        frozen: (n_blocks,) for the whole training or the shape of `values`, True where the block was frozen; such
+            cells are hatched, and a row that is frozen throughout is labelled so. None when nothing was.
         log10: Colours by the logarithm. Zero and negative values get the colour of the lowest positive one.
-        first_epoch: Number of the first column.
+        first_epoch: Number of the first epoch.
+        per_epoch: Columns to an epoch, its steps from left to right.
         subject: What was trained, appended to the title, for example `freeze 10, seed 0`.
 
     Returns:
@@ -61,7 +63,9 @@ def blocks_over_epochs(
     details = ", ".join([unit] * bool(unit) + ["logarithmic colours"] * log10)
     style.state(
         figure,
-        f"{statistic} by block and epoch" + f" [{details}]" * bool(details) + f": {subject}" * bool(subject),
+        f"{statistic} by block and {'epoch' if per_epoch == 1 else 'step'}"
+        + f" [{details}]" * bool(details)
+        + f": {subject}" * bool(subject),
         _reading(table, resting, log10=log10),
     )
     if not table.size:
@@ -71,12 +75,12 @@ def blocks_over_epochs(
     visible = ma.masked_where(resting | ~np.isfinite(table), table)
     colors = colormaps["viridis"].with_extremes(bad=style.MISSING_COLOR)
     norm = _norm(visible, log10=log10)
-    extent = (first_epoch - 0.5, first_epoch - 0.5 + table.shape[1], len(blocks) - 0.5, -0.5)
+    extent = (first_epoch - 0.5, first_epoch - 0.5 + table.shape[1] / per_epoch, len(blocks) - 0.5, -0.5)
     assert norm.vmin is not None
     drawn = visible.clip(min=norm.vmin)  # zero has no logarithm; on a linear scale nothing is below
     image = axes.imshow(drawn, cmap=colors, norm=norm, aspect="auto", interpolation="nearest", extent=extent)
     image.set_gid("values")
-    _hatch(axes, resting, blocks, first_epoch=first_epoch)
+    _hatch(axes, resting, blocks, first_epoch=first_epoch, per_epoch=per_epoch)
     style.dress(axes, x_label="epoch", grid=None)
     whole = [bool(row.all()) for row in resting]
     labels = [style.short(name) + (" · frozen" if gone else "") for name, gone in zip(blocks, whole, strict=True)]
@@ -122,19 +126,21 @@ def _norm(visible: "ma.MaskedArray[Any, np.dtype[np.float64]]", *, log10: bool) 
     low, high = float(known.min()), float(known.max())
     if log10:
         return LogNorm(low, high) if high > low else LogNorm(low / 2, high * 2)
-    margin = 0.0 if high > low else abs(high) * 0.1 or 1.0
-    return Normalize(low - margin, high + margin)
+    margin = 0.0 if high > low else abs(high) * 0.1
+    return Normalize(low - margin, high + (margin or float(high == low)))  # all zero: from 0 to 1
 
 
-def _hatch(axes: Axes, resting: npt.NDArray[np.bool_], blocks: Sequence[str], *, first_epoch: int) -> None:
+def _hatch(
+    axes: Axes, resting: npt.NDArray[np.bool_], blocks: Sequence[str], *, first_epoch: int, per_epoch: int
+) -> None:
     """Lay a hatched patch over every frozen stretch of epochs."""
     for row, cells in enumerate(resting):
         edges = np.flatnonzero(np.diff(np.concatenate([[False], cells, [False]]).astype(np.int8)))
         for start, stop in edges.reshape(-1, 2):
             axes.add_patch(
                 Rectangle(
-                    (first_epoch + start - 0.5, row - 0.5),
-                    stop - start,
+                    (first_epoch + start / per_epoch - 0.5, row - 0.5),
+                    (stop - start) / per_epoch,
                     1,
                     facecolor=_FROZEN_COLOR,
                     edgecolor=_HATCH_COLOR,

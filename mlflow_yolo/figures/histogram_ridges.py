@@ -34,7 +34,7 @@ def histogram_ridges(
     blocks: Sequence[str],
     what: str = "weights",
     subject: str = "",
-    first_epoch: int = 1,
+    epochs: Sequence[int] | None = None,
 ) -> Figure:
     """Return one panel per block: a ridge per epoch of the distribution by sign and power of two.
 
@@ -44,7 +44,7 @@ def histogram_ridges(
         blocks: Block names.
         what: What was counted: `weights` or `gradients`.
         subject: What was trained, appended to the title.
-        first_epoch: Number of the first row of `counts`.
+        epochs: (n_epochs,) their numbers; default from 1.
 
     Returns:
         A figure with one axes per block that has values, gid `block:<name>`; its ridges are lines of gid
@@ -52,7 +52,7 @@ def histogram_ridges(
         distribution changed most between first and last epoch.
 
     Raises:
-        ShapeError: Counts are not (n_epochs, n_blocks, 2, 64), or blocks has another length.
+        ShapeError: Counts are not (n_epochs, n_blocks, 2, 64), or blocks or epochs have another length.
     """
     table = np.array(counts, dtype=np.float64)
     if table.ndim != 4 or table.shape[1:] != (len(blocks), 2, N_BINS):
@@ -60,7 +60,9 @@ def histogram_ridges(
             f"counts has shape {table.shape} for {len(blocks)} blocks. Pass (n_epochs, {len(blocks)}, 2, {N_BINS})."
         )
     table = np.nan_to_num(table, nan=0, posinf=0, neginf=0).clip(min=0)
-    numbers = np.arange(first_epoch, first_epoch + len(table))
+    numbers = np.arange(1, 1 + len(table)) if epochs is None else np.asarray(epochs, dtype=np.intp)
+    if len(numbers) != len(table):
+        raise ShapeError(f"counts has {len(table)} rows for {len(numbers)} epochs. Pass one row per epoch.")
     chosen, left_out = _choose(table)
     kept = np.unique(np.linspace(0, len(table) - 1, min(MOST_RIDGES, len(table))).round().astype(np.intp))
     n_columns = min(max(len(chosen), 1), 4 if len(chosen) > 6 else 3)
@@ -92,6 +94,21 @@ def histogram_ridges(
         axes.set_title(title, loc="left", **style.lettering(style.SMALL_SIZE))
     figure.supylabel("epoch: first at the back", **style.lettering(style.SMALL_SIZE, color=style.QUIET))
     return figure
+
+
+def signed_shares(counts: npt.ArrayLike) -> tuple[Floats, int, int]:
+    """Return how each histogram's values are spread over signed powers of two, on one axis for all.
+
+    Args:
+        counts: (n_epochs, n_blocks, 2, 64): negative, positive.
+
+    Returns:
+        (n_epochs, n_blocks, 2K - 1) shares from the most negative to the most positive power, the smallest magnitudes
+        of both signs in the middle, all 0 for an empty histogram; the exponent of the middle; the largest exponent.
+    """
+    table = np.array(counts, dtype=np.float64)
+    lowest, highest = _exponents(table)
+    return _shares(table, lowest=lowest, highest=highest), lowest, highest
 
 
 def _choose(table: Floats) -> tuple[npt.NDArray[np.intp], str]:

@@ -27,6 +27,7 @@ class Grid:
         values: By statistic, (T, B); meaningless where not measured.
         measured: (T, B) False where there is nothing to report, as for a frozen block.
         counted: (T,) whether the step takes part in the epoch's means; False for one with non-finite gradients.
+        once: Whether it was measured once, at the end of the epoch.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Grid:
     values: Mapping[str, Floats]
     measured: npt.NDArray[np.bool_]
     counted: npt.NDArray[np.bool_]
+    once: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,7 @@ class EpochStatistics:
     Attributes:
         epoch: The epoch, as the trainer counts.
         names: Block names by index.
-        grids: One `Grid` per kind.
+        grids: One or more for each kind; what two of them hold of a kind differs in steps, blocks or statistics.
         histograms: By kind, `weights` and `gradients`; a kind that was not sampled is absent.
         n_steps: Number of optimizer steps in the epoch.
         nonfinite_steps: Every step with a NaN or infinite gradient, and the block in which the backward pass met it
@@ -61,6 +63,11 @@ class EpochStatistics:
     nonfinite_steps: tuple[tuple[int, int], ...] = ()
     frozen: tuple[str, ...] = ()
     without_gradient: tuple[str, ...] = ()
+
+    @property
+    def epoch_only(self) -> "EpochStatistics":
+        """These statistics without the rows of single steps: what is still to be stored once those have been."""
+        return replace(self, grids=tuple(grid for grid in self.grids if grid.once))
 
     def with_block_values(self, kind: str, values: Mapping[int, Mapping[str, float]]) -> "EpochStatistics":
         """Return these statistics and those of another kind that was measured once, after the epoch's last step.
@@ -79,7 +86,8 @@ class EpochStatistics:
         for name in names:
             present = [block for block in blocks if name in values[block]]
             column = np.array([[values[block][name] for block in present]], dtype=np.float64)
-            grids.append(Grid(kind, step, np.array(present), {name: column}, np.ones(column.shape, bool), counted))
+            measured = np.ones(column.shape, dtype=bool)
+            grids.append(Grid(kind, step, np.array(present), {name: column}, measured, counted, once=True))
         return replace(self, grids=(*self.grids, *grids))
 
     def summary(self) -> dict[Key, float]:

@@ -1,7 +1,7 @@
 """Measures of the whole model at every optimizer step: gradient norm, loss scale and the first non-finite block.
 
-They cost two multi-tensor kernels a step and no wait for the device, so that no skipped or poisoned step goes unseen
-between the sampled ones.
+Between sampled steps they cost two multi-tensor kernels and no wait for the device, so that no skipped or poisoned step
+goes unseen; at a sampled step the norms of the blocks are known already.
 """
 
 from collections.abc import Sequence
@@ -18,21 +18,31 @@ FINITE = NO_BLOCK - 1
 """Stands for "no block" in the column of the first non-finite block."""
 
 
-def global_sums(gradients: Sequence[Tensor], blocks: Tensor, scale: float | Tensor) -> Tensor:
-    """Return (3,) L2 norm over all gradients divided by `scale`, first non-finite block or `FINITE`, and `scale`.
+def gradient_norms(gradients: Sequence[Tensor]) -> Tensor:
+    """Return (P,) the L2 norm of each of at least one gradient, as it is; half precision is summed in single."""
+    half = (torch.float16, torch.bfloat16)
+    return torch.stack(torch._foreach_norm([g.float() if g.dtype in half else g for g in gradients], 2))
+
+
+def global_sums(norms: Tensor, blocks: Tensor, scale: float | Tensor) -> Tensor:
+    """Return (3,) L2 norm over all of `norms`, first non-finite block or `FINITE`, and `scale`.
 
     Args:
-        gradients: At least one, before clipping, scaled by the loss scale; only read.
-        blocks: One block index per gradient, on the gradients' device; `NO_BLOCK` for one outside all blocks.
+        norms: (P,) L2 norms of gradients before clipping, divided by the loss scale, P > 0.
+        blocks: (P,) their block indices, on the same device; `NO_BLOCK` for one outside all blocks.
         scale: The loss scale, a number or a scalar tensor (copied, so that the scaler may change it afterwards).
     """
-    norms = torch.stack(torch._foreach_norm([g.float() for g in gradients], 2))  # .float(): float16 sums overflow
     if not isinstance(scale, Tensor):
         scale = torch.full((), scale, device=norms.device)  # filled on the device: torch.tensor would copy and wait
-    scale = scale.to(norms).reshape(())
     # The backward pass goes from the last block to the first: the deepest one is where it broke.
     first = torch.where(torch.isfinite(norms), FINITE, blocks).max()
-    return torch.stack([torch.linalg.vector_norm(norms) / scale, first.to(norms.dtype), scale])
+    return torch.stack([torch.linalg.vector_norm(norms), first.to(norms.dtype), scale.to(norms).reshape(())])
+
+
+def is_finite(sums: Tensor) -> bool | Tensor:
+    """Return whether a step with these `global_sums` is finite: on a GPU as a scalar there, which nobody waits for."""
+    finite = sums[1] == FINITE
+    return finite if finite.is_cuda else bool(finite)
 
 
 def global_grids(steps: Ints, sums: Floats, *, max_norm: float) -> tuple[Grid, ...]:

@@ -5,6 +5,7 @@ magnitudes are counted in the outermost bins, exact zeros apart, NaN and infinit
 epochs and runs therefore always share their bins and can be added.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +14,8 @@ import torch
 from torch import Tensor
 
 from mlflow_yolo.exceptions import ShapeError
+from mlflow_yolo.statistics.bins import EDGES, LOWEST, N_BINS
 from mlflow_yolo.statistics.vectors import Floats, Ints
-
-N_BINS = 64
-LOWEST = -40
-EDGES: Floats = np.exp2(np.arange(LOWEST, LOWEST + N_BINS + 1, dtype=np.float64))
-"""(65,) edges of the bins of one sign, magnitudes."""
 
 _BIAS = 127
 _CODES = 512
@@ -49,8 +46,49 @@ def exponent_codes(vector: Tensor) -> Tensor:
         vector: Any shape; converted to float32. Empty gives zeros.
     """
     bits = vector.detach().float().reshape(-1).view(torch.int32)
-    counts = torch.bincount((bits >> 23) & (_CODES - 1), minlength=_CODES)
-    return torch.cat([counts, torch.stack([(bits == 0).sum(), (bits == _NEGATIVE_ZERO).sum()])])
+    codes = torch.bitwise_right_shift(bits, 23).bitwise_and_(_CODES - 1)
+    counts = count_codes(codes, scatter=codes.is_cuda)
+    return torch.cat([counts, _zeros(bits, counts)])
+
+
+def count_codes(codes: Tensor, *, scatter: bool) -> Tensor:
+    """Return (512,) how often each code from 0 to 511 occurs in a vector of integers.
+
+    `bincount` is the faster one on a CPU; on a GPU it waits for the largest code, which `scatter` does not.
+    """
+    if not scatter:
+        return torch.bincount(codes, minlength=_CODES)
+    ones = torch.ones((), dtype=torch.int64, device=codes.device).expand(len(codes))
+    return torch.zeros(_CODES, dtype=torch.int64, device=codes.device).scatter_add_(0, codes.long(), ones)
+
+
+def _zeros(bits: Tensor, counts: Tensor) -> Tensor:
+    """Return (2,) numbers of +0 and -0; on a CPU they are counted only where the smallest exponent occurs at all."""
+    if not bits.is_cuda and not counts[0] + counts[_CODES // 2]:
+        return torch.zeros_like(counts[:2])
+    return torch.stack([(bits == 0).sum(), (bits == _NEGATIVE_ZERO).sum()])
+
+
+class HistogramSums:
+    """Adds up the exponent counts of blocks, on their device."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._codes: dict[int, Tensor] = {}
+
+    def add(self, vectors: Mapping[int, Tensor], *, counts: bool | Tensor = True) -> None:
+        """Count the elements of vectors by block; nothing if `counts` is False, which may still be on the device."""
+        for block, vector in vectors.items() if counts is not False else ():
+            codes = exponent_codes(vector) if counts is True else exponent_codes(vector) * counts
+            known = self._codes.get(block)
+            self._codes[block] = codes if known is None else known.to(codes.device).add_(codes)
+
+    def result(self, blocks: Ints) -> Histograms:
+        """Return the histograms of these blocks, with one copy from the device; 0 for what was not counted."""
+        host = np.zeros((len(blocks), _CODES + 2), dtype=np.int64)
+        if self._codes:
+            host[np.searchsorted(blocks, list(self._codes))] = torch.stack(list(self._codes.values())).cpu().numpy()
+        return Histograms(blocks, *fold(host))
 
 
 def fold(codes: npt.ArrayLike) -> tuple[Ints, Ints]:

@@ -1,4 +1,4 @@
-"""Weight statistics of a block: mean, standard deviation, L2 norm and the relative size of the optimizer's update.
+"""Weight statistics of a block: its weights before the step, and the size and the direction of the step.
 
 The update is measured from the weights themselves. The learning rate times the gradient is wrong for every optimizer
 that Ultralytics picks: AdamW divides by the second moment, MuSGD orthogonalises.
@@ -7,22 +7,18 @@ that Ultralytics picks: AdamW divides by the second moment, MuSGD orthogonalises
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from mlflow_yolo.exceptions import ShapeError
-from mlflow_yolo.statistics.measure import Source
+from mlflow_yolo.statistics.measure import Measure
+from mlflow_yolo.statistics.stretch import Stretch
 from mlflow_yolo.statistics.vectors import Floats
 
 
-def weight_sums(vector: Tensor) -> Tensor:
-    """Return (2,) sum and L2 norm of a block's weights (N,), on their device."""
-    return torch.stack([vector.sum(), torch.linalg.vector_norm(vector)])
-
-
-def update_sums(vector: Tensor) -> Tensor:
-    """Return (1,) L2 norm of a block's update (N,), on its device."""
-    return torch.stack([torch.linalg.vector_norm(vector)])
+def update_sums(stretch: Stretch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the norm of the update and its inner products with the gradient and with the weights after the step."""
+    reduce, update = stretch.reduce, stretch.update
+    return reduce.l2(update), reduce.dot(update, stretch.gradient), reduce.dot(update, stretch.weights)
 
 
 def update_ratio(update_l2: Floats, weight_l2: Floats) -> Floats:
@@ -46,40 +42,60 @@ def update_ratio(update_l2: Floats, weight_l2: Floats) -> Floats:
         return update_l2 / weight_l2
 
 
-def weight_statistics(weights: Floats, updates: Floats, n_elements: Floats) -> dict[str, Floats]:
-    """Return the weight statistics by name.
+def cosine(dot: Floats, left_l2: Floats, right_l2: Floats) -> Floats:
+    """Return the cosine between two vectors from their inner product and norms, in [-1, 1]; NaN if one is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.clip(dot / (left_l2 * right_l2), -1.0, 1.0)
+
+
+def angular_update(update_l2: Floats, update_dot_after: Floats, weight_l2: Floats) -> Floats:
+    """Return the angle between the weights before and after a step.
+
+    A convolution followed by normalisation computes the same for weights of any length, so that of its update only the
+    turn counts. It is taken from the part of the update that is orthogonal to the weights: the arc cosine of two almost
+    parallel vectors would be rounding noise.
 
     Args:
-        weights: (..., 2) of `weight_sums`, before the step.
-        updates: (..., 1) of `update_sums`.
-        n_elements: (...) number of elements N behind each of them, > 0.
+        update_l2: L2 norm of the update, any shape.
+        update_dot_after: Inner product of the update and the weights after it, same shape.
+        weight_l2: L2 norm of the weights before the step, same shape.
 
     Returns:
-        `mean`, `std` (over the elements, population), `l2`, `update_ratio`. Empty input gives empty arrays.
+        Radians, in [0, pi]; NaN where the weights were all 0.
 
-    Raises:
-        ShapeError: The axes do not fit together.
+    Source: ours; the quantity is that of Wan et al., "Spherical Motion Dynamics" (2021).
     """
-    if weights.shape != (*n_elements.shape, 2) or updates.shape != (*n_elements.shape, 1):
-        expected = f"{(*n_elements.shape, 2)} and {(*n_elements.shape, 1)}"
-        raise ShapeError(f"weights has shape {weights.shape} and updates {updates.shape}, expected {expected}.")
-    total, l2 = np.moveaxis(weights, -1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        along = (update_dot_after - update_l2**2) / weight_l2
+        across = np.sqrt(np.maximum(update_l2**2 - along**2, 0.0))
+        return np.where(weight_l2 > 0, np.arctan2(across, weight_l2 + along), np.nan)
+
+
+def weight_statistics(sums: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Return the weight statistics by name, each in the shape of the sums.
+
+    Args:
+        sums: `weight_total`, `weight_l2` and their number of elements `weight_elements` before the step;
+            `update_l2`, `update_dot_gradient`, `update_dot_after` of the step; `gradient_l2`.
+
+    Returns:
+        `mean`, `std` (over the elements, population), `l2`; `update_l2`, `update_ratio`, `angular_update`, and
+        `update_cosine`: the cosine between the update and the negative gradient before clipping, 1 for plain gradient
+        descent, undefined without an update. Empty input gives empty arrays.
+    """
+    n, l2, update_l2 = sums["weight_elements"], sums["weight_l2"], sums["update_l2"]
     with np.errstate(invalid="ignore", over="ignore"):
-        mean = total / n_elements
-        std = np.sqrt(np.maximum(l2**2 / n_elements - mean**2, 0.0))
-    return {"mean": mean, "std": std, "l2": l2, "update_ratio": update_ratio(updates[..., 0], l2)}
+        mean = sums["weight_total"] / n
+        std = np.sqrt(np.maximum(l2**2 / n - mean**2, 0.0))
+    return {
+        "mean": mean,
+        "std": std,
+        "l2": l2,
+        "update_l2": update_l2,
+        "update_ratio": update_ratio(update_l2, l2),
+        "update_cosine": cosine(-sums["update_dot_gradient"], update_l2, sums["gradient_l2"]),
+        "angular_update": angular_update(update_l2, sums["update_dot_after"], l2),
+    }
 
 
-class Weights:
-    """The measure `weights`."""
-
-    kind = "weights"
-    sources: tuple[Source, ...] = ("weights", "updates")
-
-    def reduce(self, source: Source, block: int, vector: Tensor) -> Tensor:
-        """Return `weight_sums` before the step and `update_sums` after it."""
-        return weight_sums(vector) if source == "weights" else update_sums(vector)
-
-    def statistics(self, sums: Mapping[Source, Floats], n_elements: Floats) -> dict[str, Floats]:
-        """Return `weight_statistics`."""
-        return weight_statistics(sums["weights"], sums["updates"], n_elements)
+WEIGHTS = Measure("weights", ("update_l2", "update_dot_gradient", "update_dot_after"), update_sums, weight_statistics)

@@ -8,7 +8,14 @@ from mlflow_yolo.blocks import Freeze, parse_freeze, parse_seeds
 from mlflow_yolo.datasets.dataset import Dataset, load_dataset
 from mlflow_yolo.exceptions import ArgumentError
 from mlflow_yolo.studies.study import Trial
-from mlflow_yolo.training.arguments import check_arguments, check_device, check_imgsz, check_optimizer, check_positive
+from mlflow_yolo.training.arguments import (
+    check_arguments,
+    check_device,
+    check_every_n_steps,
+    check_imgsz,
+    check_optimizer,
+    check_positive,
+)
 from mlflow_yolo.training.checkpoint import Model, read_model
 from mlflow_yolo.training.plan import Plan, Stage, default_imgsz
 
@@ -36,7 +43,8 @@ class FreezeQuestion:
         lr02: Initial learning rate of stage 2; None takes a tenth of `lr0`.
         warmup_epochs: Warm-up of (the first) stage, epochs.
         warmup_epochs2: Warm-up of stage 2, epochs.
-        statistics: `default` or `off`.
+        statistics: `off`, `default` or `all`.
+        every_n_steps: Sample block statistics at every n-th optimizer step; None for what `statistics` says.
         trust: Load a checkpoint that names foreign classes.
         arguments: Further Ultralytics arguments.
     """
@@ -58,6 +66,7 @@ class FreezeQuestion:
     warmup_epochs: float
     warmup_epochs2: float
     statistics: str
+    every_n_steps: int | None = None
     trust: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -94,6 +103,7 @@ def check_question(question: FreezeQuestion) -> CheckedQuestion:
     if question.strategy not in STRATEGIES:
         raise ArgumentError(f"strategy={question.strategy} does not exist. Use {' or '.join(STRATEGIES)}.")
     check_positive(epochs=question.epochs, epochs1=question.epochs1, epochs2=question.epochs2, batch=question.batch)
+    check_every_n_steps(question.every_n_steps)
     imgsz = default_imgsz(question.data) if question.imgsz is None else check_imgsz(question.imgsz)
     optimizer = check_optimizer(question.optimizer)
     device = check_device(question.device)
@@ -118,6 +128,7 @@ def check_question(question: FreezeQuestion) -> CheckedQuestion:
             device=device,
             optimizer=optimizer,
             statistics=question.statistics,
+            every_n_steps=question.every_n_steps,
             arguments=arguments,
         )
 

@@ -3,6 +3,8 @@
 import os
 import re
 import socket
+import ssl
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -68,6 +70,40 @@ def answers(uri: str, *, timeout_s: float = 1.0) -> bool:
             return True
     except OSError:
         return False
+
+
+def responds(uri: str, *, timeout_s: float = 3.0) -> bool:
+    """Return whether whoever listens at `uri` also says something; a black hole accepts connections and never does.
+
+    Any HTTP status counts. Where that cannot be asked (databases, HTTPS through a proxy) listening has to do.
+    """
+    target, proxy = urlsplit(uri), _proxy_of(uri)
+    if not answers(uri):
+        return False
+    if not is_http(uri) or target.hostname is None or (proxy and target.scheme == "https"):
+        return True
+    via = urlsplit(proxy or uri)
+    connection = _connection(via, timeout_s)
+    path = f"{target.path.rstrip('/')}/health"
+    try:
+        connection.request("HEAD", f"http://{target.netloc.rpartition('@')[2]}{path}" if proxy else path)
+        connection.getresponse()
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def _connection(target: SplitResult, timeout_s: float) -> HTTPConnection:
+    """Return a connection without certificate checks: it carries no secret and its answer is not read."""
+    assert target.hostname is not None
+    if target.scheme == "https":
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return HTTPSConnection(target.hostname, _port(target), timeout=timeout_s, context=context)
+    return HTTPConnection(target.hostname, _port(target), timeout=timeout_s)
 
 
 def _proxy_of(uri: str) -> str | None:

@@ -53,3 +53,14 @@ def _user() -> str:
         return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
     except (KeyError, OSError, ImportError):  # a container's user id without a name
         return "unknown"
+
+
+def is_active_here(run_id: str) -> bool:
+    """Return whether this process itself opened `run_id` (`mlflow.start_run()`): then it cannot outlive the process.
+
+    A run that was handed over by `mlflow run` is active here as well, but belongs to the driver.
+    """
+    import mlflow
+
+    active = mlflow.active_run()
+    return active is not None and active.info.run_id == run_id and os.environ.get("MLFLOW_RUN_ID") != run_id

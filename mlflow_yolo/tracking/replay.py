@@ -1,27 +1,17 @@
 """Sending what a dead server, a kill or a full disk left in journals; as often as one likes."""
 
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlflow_yolo.exceptions import ArgumentError, WorkError
-from mlflow_yolo.tracking import server
 from mlflow_yolo.tracking.addresses import answers
-from mlflow_yolo.tracking.journal import (
-    Cursor,
-    JournalWriter,
-    Record,
-    count_pending,
-    journal_path,
-    opening,
-    read_all,
-    run_directory,
-)
+from mlflow_yolo.tracking.client import ClientFactory, ServerSilent, Undeliverable, connect
+from mlflow_yolo.tracking.interruption import append_end
+from mlflow_yolo.tracking.journal import Cursor, Record, count_pending, journal_path, opening, read_all, run_directory
 from mlflow_yolo.tracking.ownership import claim, is_locked
 from mlflow_yolo.tracking.ownership import is_owned as is_owned
-from mlflow_yolo.tracking.sender import Delivery, JournalSender, ServerSilent
-from mlflow_yolo.tracking.server import ClientFactory, Undeliverable
+from mlflow_yolo.tracking.sender import Delivery, JournalSender
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,12 @@ def find_journals(root: Path) -> list[Path]:
     """
     if not root.is_dir():
         raise ArgumentError(f"{root} is not a directory: give the run's or the study's directory, for example runs")
-    found = {journal: opening(journal) for journal in sorted(root.absolute().rglob("journal.jsonl"))}
+    return parents_first(sorted(root.absolute().rglob("journal.jsonl")))
+
+
+def parents_first(journals: Iterable[Path]) -> list[Path]:
+    """Return those of `journals` that say which run they belong to, parents before their children."""
+    found = {journal: opening(journal) for journal in journals}
     opened = {journal: record for journal, record in found.items() if record is not None}
     by_uid = {record["uid"]: record for record in opened.values()}
     return sorted(opened, key=lambda journal: _depth(opened[journal], by_uid))
@@ -94,7 +89,7 @@ def replay(
     *,
     tracking_uri: str | None = None,
     interrupted: bool = True,
-    client_factory: ClientFactory = server.connect,
+    client_factory: ClientFactory = connect,
     probe: Callable[[str], bool] = answers,
 ) -> Replay:
     """Send every pending journal below `root` that no living process owns.
@@ -109,41 +104,93 @@ def replay(
     Raises:
         ArgumentError: `root` is no directory.
     """
-    n_sent = n_pending = n_owned = n_interrupted = 0
-    errors: dict[str, None] = {}
-    rejected: list[str] = []
-    silent: dict[str, bool] = {}
-
-    def probe_once(uri: str) -> bool:
-        if uri not in silent:
-            silent[uri] = probe(uri)
-        return silent[uri]
-
+    replayer = Replayer(tracking_uri=tracking_uri, client_factory=client_factory, probe=probe)
     for journal in find_journals(root):
-        dead = interrupted and not is_closed(journal)
-        if not dead and not _n_pending(journal):
-            continue
+        replayer.replay(journal, end=interrupted)
+    return replayer.result()
+
+
+@dataclass
+class Replayer:
+    """Sends journals one after the other; an address that was silent once is not asked again.
+
+    `stop` may be called by another thread; everything else by one.
+    """
+
+    tracking_uri: str | None = None
+    client_factory: ClientFactory = connect
+    probe: Callable[[str], bool] = answers
+    _n_sent: int = 0
+    _n_pending: int = 0
+    _n_owned: int = 0
+    _n_interrupted: int = 0
+    _errors: dict[str, None] = field(default_factory=dict)
+    _rejected: list[str] = field(default_factory=list)
+    _answering: dict[str, bool] = field(default_factory=dict)
+    _sender: JournalSender | None = None
+    _stopped: bool = False
+
+    def replay(self, journal: Path, *, end: bool = True) -> None:
+        """Send what is pending in `journal` unless a living process owns it; with `end` close a run that was killed."""
+        dead = end and not is_closed(journal)
+        if self._stopped or (not dead and not _n_pending(journal)):
+            return
         try:
             lock = claim(journal, timeout_s=0)
         except WorkError:
-            n_owned += 1
-            continue
+            self._n_owned += 1
+            return
         try:
             if dead and not is_closed(journal):
-                _append_end(journal, status="KILLED", state="interrupted")
-                n_interrupted += 1
-            sender = JournalSender(journal, tracking_uri=tracking_uri, client_factory=client_factory, probe=probe_once)
-            had_pending = sender.n_pending() > 0
-            if reason := _send(sender):
-                errors[reason] = None
-            left = sender.n_pending()
-            n_pending += left
-            n_sent += had_pending and not left
-            rejected += sender.rejected
+                append_end(journal)
+                self._n_interrupted += 1
+            self._send(journal)
         finally:
             if lock is not None:
                 lock.release()
-    return Replay(n_sent, n_pending, n_owned, n_interrupted, tuple(errors), tuple(rejected))
+
+    def stop(self) -> None:
+        """End after the request that is being made; the rest stays pending."""
+        self._stopped = True
+        if self._sender is not None:
+            self._sender.stop()
+
+    def result(self) -> Replay:
+        """Return what was done so far."""
+        return Replay(
+            self._n_sent,
+            self._n_pending,
+            self._n_owned,
+            self._n_interrupted,
+            tuple(self._errors),
+            tuple(self._rejected),
+        )
+
+    def _send(self, journal: Path) -> None:
+        sender = JournalSender(
+            journal,
+            tracking_uri=self.tracking_uri,
+            client_factory=self.client_factory,
+            probe=self._probe_once,
+        )
+        self._sender = sender
+        if self._stopped:
+            sender.stop()
+        had_pending = sender.n_pending() > 0
+        if reason := _send(sender, on_silence=self._note_silence):
+            self._errors[reason] = None
+        left = sender.n_pending()
+        self._n_pending += left
+        self._n_sent += had_pending and not left
+        self._rejected += sender.rejected
+
+    def _probe_once(self, uri: str) -> bool:
+        if uri not in self._answering:
+            self._answering[uri] = self.probe(uri)
+        return self._answering[uri]
+
+    def _note_silence(self, uri: str) -> None:
+        self._answering[uri] = False
 
 
 def close_interrupted(
@@ -152,7 +199,7 @@ def close_interrupted(
     status: str = "KILLED",
     state: str | None = "interrupted",
     tracking_uri: str | None = None,
-    client_factory: ClientFactory = server.connect,
+    client_factory: ClientFactory = connect,
     probe: Callable[[str], bool] = answers,
 ) -> Delivery | None:
     """Close the run in `directory` if its process died before it could, and send what it left.
@@ -177,7 +224,7 @@ def close_interrupted(
         return None
     try:
         if not is_closed(journal):
-            _append_end(journal, status=status, state=state)
+            append_end(journal, status=status, state=state)
         sender = JournalSender(journal, tracking_uri=tracking_uri, client_factory=client_factory, probe=probe)
         reason = _send(sender)
         return Delivery(sender.n_pending(), reason, n_rejected=len(sender.rejected))
@@ -186,35 +233,16 @@ def close_interrupted(
             lock.release()
 
 
-def _send(sender: JournalSender) -> str:
+def _send(sender: JournalSender, *, on_silence: Callable[[str], None] = lambda uri: None) -> str:
+    """Send what is pending; return what is in the way, empty when nothing is."""
     try:
         sender.send_pending()
     except ServerSilent as error:
+        on_silence(sender.address)
         return f"{error}; start it and replay again"
     except Undeliverable as error:
         return str(error)
     return ""
-
-
-def _append_end(journal: Path, *, status: str, state: str | None) -> None:
-    """Append the end that a killed process could not write. Only if the server does not know a better one."""
-    last_ms, adopted = 0, False
-    for entry in read_all(journal):
-        last_ms = max(last_ms, int(entry.record.get("t", 0)))
-        if entry.record.get("type") == "open":
-            adopted = bool(entry.record.get("run_id"))
-    writer = JournalWriter(journal)
-    writer.append(
-        {
-            "type": "close",
-            "t": last_ms or int(time.time() * 1000),
-            "status": status,
-            "state": state,
-            "terminate": not adopted,
-            "only_if_running": True,
-        }
-    )
-    writer.close(timeout_s=5.0)
 
 
 def _n_pending(journal: Path) -> int:

@@ -5,34 +5,36 @@ run.log_metrics({"train/box_loss": 1.2}, step=1)
 delivery = run.close()
 """
 
-import math
 import shutil
 import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from mlflow_yolo import keys
-from mlflow_yolo.tracking import server
 from mlflow_yolo.tracking.addresses import absolute, answers, without_password
-from mlflow_yolo.tracking.context import context_tags
+from mlflow_yolo.tracking.client import ClientFactory, connect, load_mlflow
+from mlflow_yolo.tracking.context import context_tags, is_active_here
 from mlflow_yolo.tracking.datasets import dataset_record
 from mlflow_yolo.tracking.images import grid_files, grid_records, write_grid_files
-from mlflow_yolo.tracking.journal import JournalWriter, Record, journal_path, opening
+from mlflow_yolo.tracking.interruption import keep_statistics, this_host
+from mlflow_yolo.tracking.journal import Record, journal_path, last_record, opening
+from mlflow_yolo.tracking.journal_writer import JournalWriter
+from mlflow_yolo.tracking.left_over import LeftOverRuns
+from mlflow_yolo.tracking.metric_values import METRIC_NONFINITE as METRIC_NONFINITE
+from mlflow_yolo.tracking.metric_values import metric_records, snapshot
 from mlflow_yolo.tracking.ownership import claim
 from mlflow_yolo.tracking.run_file import RunFile, write_run_file
 from mlflow_yolo.tracking.run_file import read_run_file as read_run_file
-from mlflow_yolo.tracking.sender import Delivery, JournalSender, SenderThread
-from mlflow_yolo.tracking.server import ClientFactory
+from mlflow_yolo.tracking.sender import Delivery, JournalSender
+from mlflow_yolo.tracking.sender_thread import SenderThread
 
 STATUSES = ("FINISHED", "FAILED", "KILLED")
-METRIC_NONFINITE = "nonfinite_values"
-"""How many values of one `log_metrics` call were NaN or infinite: MLflow's charts leave such points out."""
-
 _DISK_TIMEOUT_S = 5.0
 
 
@@ -52,6 +54,7 @@ class TrackedRun:
         sender: JournalSender,
         lock: FileLock | None = None,
         adopted: bool = False,
+        left_over: LeftOverRuns | None = None,
     ) -> None:
         self.directory = directory
         self.uid = uid
@@ -60,6 +63,7 @@ class TrackedRun:
         self._thread = SenderThread(sender, on_end=lambda: lock.release() if lock else None)
         self._closed: Delivery | None = None
         self._adopted = adopted
+        self._left_over = left_over
 
     @property
     def run_id(self) -> str | None:
@@ -68,13 +72,9 @@ class TrackedRun:
 
     def log_metrics(self, values: Mapping[str, Any], *, step: int = 0, timestamp_ms: int | None = None) -> None:
         """Log numbers (Python, numpy, one-element tensors) under sanitised keys; what is no number is left out."""
-        converted = {keys.sanitise(str(key)): as_float(value) for key, value in values.items()}
-        numbers = {key: number for key, number in converted.items() if number is not None}
-        if n_nonfinite := sum(not math.isfinite(number) for number in numbers.values()):
-            numbers[METRIC_NONFINITE] = float(n_nonfinite)
-        if numbers:
+        if values:
             t = _now_ms() if timestamp_ms is None else timestamp_ms
-            self._writer.append({"type": "metrics", "t": t, "step": int(step), "values": numbers})
+            self._writer.append(partial(metric_records, snapshot(values), t=t, step=int(step)))
 
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Log parameters as text; a key that the run already holds keeps its value."""
@@ -166,18 +166,19 @@ class TrackedRun:
         if self._closed is not None:
             return self._closed
         deadline = time.monotonic() + timeout_s
-        self._writer.append(
-            {
-                "type": "close",
-                "t": _now_ms(),
-                "status": status if status in STATUSES else "FINISHED",
-                "state": state,
-                "terminate": not keep_active and (close_adopted or not self._adopted),
-            }
-        )
+        end = {
+            "type": "close",
+            "t": _now_ms(),
+            "status": status if status in STATUSES else "FINISHED",
+            "state": state,
+            "terminate": not keep_active and (close_adopted or not self._adopted),
+        }
+        self._writer.append_later(lambda: [end])  # after images that are still being encoded
         tail = self._writer.close(min(timeout_s, _DISK_TIMEOUT_S))
         reason = self._thread.drain(deadline=deadline, tail=tail)
         self._thread.stop()
+        if self._left_over is not None:
+            self._left_over.stop()
         self._closed = self._delivery(reason, n_unwritten=tail.count(b"\n") if reason else 0)
         return self._closed
 
@@ -233,7 +234,8 @@ def open_run(
     uid: str | None = None,
     tags: Mapping[str, str] | None = None,
     study: str | None = None,
-    client_factory: ClientFactory = server.connect,
+    recover: bool = True,
+    client_factory: ClientFactory = connect,
     probe: Callable[[str], bool] = answers,
 ) -> TrackedRun:
     """Start journaling a run in `directory` and delivering it in the background; talks to no server itself.
@@ -252,6 +254,8 @@ def open_run(
         uid: Our uid of a run to continue (from `run.json`); default a new run.
         tags: Tags of the run.
         study: Name of the study it belongs to.
+        recover: Deliver and close, in the background, what killed runs left in the directories beside this one (see
+            `left_over`). Not done for a run with `parent_uid`: a study cares for its own.
         client_factory: Makes the MLflow client of a URI.
         probe: Says quickly whether anybody answers at a URI.
 
@@ -260,7 +264,7 @@ def open_run(
     """
     directory, uri = Path(directory).absolute(), absolute(tracking_uri)
     journal, stored = journal_path(directory), without_password(absolute(tracking_uri))
-    server.load_mlflow()
+    load_mlflow()
     lock = claim(journal)
     known = opening(journal)
     if known is not None and known["uid"] != uid:
@@ -282,24 +286,25 @@ def open_run(
             "name": name,
             "tags": {**context_tags(), **({keys.TAG_STUDY: study} if study else {}), **(tags or {})},
             "resumed": uid is not None and run_id is None,
+            "ends_with_process": run_id is not None and is_active_here(run_id),
+            "host": this_host(),
         }
     )
+    left_over = None
+    if recover and not parent_uid:
+        left_over = LeftOverRuns(directory, client_factory=client_factory, probe=probe)
     sender = JournalSender(journal, tracking_uri=uri, client_factory=client_factory, probe=probe)
-    return TrackedRun(directory, uid=own_uid, writer=writer, sender=sender, lock=lock, adopted=run_id is not None)
-
-
-def as_float(value: Any) -> float | None:
-    """Return `value` (number, numpy scalar, tensor or array of one element) as a float, None where it is none."""
-    try:
-        return float(value.item() if hasattr(value, "item") else value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        return None
+    return TrackedRun(
+        directory, uid=own_uid, writer=writer, sender=sender, lock=lock, adopted=run_id is not None, left_over=left_over
+    )
 
 
 def _archive(journal: Path, uid: str) -> None:
     """Move the journal of an earlier run out of the way, together with its cursor; `replay` finds it there."""
     folder = journal.parent / "earlier" / uid
     try:
+        if (last_record(journal) or {}).get("type") != "close":
+            keep_statistics(journal, folder / "statistics")
         folder.mkdir(parents=True, exist_ok=True)
         if journal.with_suffix(".sent").exists():
             journal.with_suffix(".sent").rename(folder / "journal.sent")

@@ -5,15 +5,13 @@ a metric that it already holds with the same key, step, time and value, and runs
 is sent twice (killed between the request and the cursor) changes nothing.
 """
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_yolo.exceptions import MlflowYoloError
-from mlflow_yolo.tracking import server
-from mlflow_yolo.tracking.addresses import absolute, answers, redact, with_password, without_password
+from mlflow_yolo.tracking.addresses import absolute, answers, redact, responds, with_password, without_password
+from mlflow_yolo.tracking.client import ClientFactory, ServerSilent, Undeliverable, connect, undeliverable
 from mlflow_yolo.tracking.journal import (
     FILE_TYPES,
     Cursor,
@@ -27,14 +25,11 @@ from mlflow_yolo.tracking.journal import (
     read_entries,
     run_directory,
 )
+from mlflow_yolo.tracking.lookup import find_or_create_run
 from mlflow_yolo.tracking.run_file import note_run_id
-from mlflow_yolo.tracking.server import ClientFactory, ServerRun, Undeliverable, find_or_create_run, undeliverable
+from mlflow_yolo.tracking.server import ServerRun
 
 MAX_METRICS_PER_REQUEST = 1000
-SEND_INTERVAL_S = 1.0
-MAX_BACK_OFF_S = 30.0
-_IDLE_END_S = 0.5
-PATIENCE_S = 2.0
 _VALUE_TYPES = frozenset({"metrics", "params", "tags"})
 
 
@@ -55,10 +50,6 @@ class Delivery:
     n_rejected: int = 0
 
 
-class ServerSilent(Undeliverable):
-    """Nobody answers at the tracking URI."""
-
-
 class JournalSender:
     """Sends one journal. Not thread-safe: one thread at a time calls `send_pending`.
 
@@ -66,7 +57,7 @@ class JournalSender:
         journal: The journal's path.
         tracking_uri: Where to send; default the URI in the journal, with the password of the environment.
         client_factory: Makes the MLflow client of a URI.
-        probe: Says quickly whether anybody answers at a URI.
+        probe: Says quickly whether anybody listens at a URI; asked before every round of requests.
     """
 
     def __init__(
@@ -74,7 +65,7 @@ class JournalSender:
         journal: Path,
         *,
         tracking_uri: str | None = None,
-        client_factory: ClientFactory = server.connect,
+        client_factory: ClientFactory = connect,
         probe: Callable[[str], bool] = answers,
     ) -> None:
         self.journal = journal
@@ -84,6 +75,8 @@ class JournalSender:
         self._client_factory = client_factory
         self._probe = probe
         self._opening: Record | None = None
+        self._heard_at = time.monotonic()
+        self._stopped = False
 
     @property
     def run_id(self) -> str | None:
@@ -109,6 +102,7 @@ class JournalSender:
         unwritten = list(parse_lines(tail))
         if not pending and not unwritten:
             return
+        self._heard_at = time.monotonic()
         run = self._server_run(unwritten)
         while entries := read_entries(self.journal, self.cursor.values):
             self._send_values(run, entries)
@@ -129,15 +123,32 @@ class JournalSender:
         if silence := self.silence():
             raise ServerSilent(silence)
         if self.run is None:
-            self.run = self._connect(self._address(), self._opening)
+            self.run = self._connect(self.address, self._opening)
         return self.run
 
     def silence(self) -> str:
-        """Return that nobody answers at the tracking URI, empty where somebody does; asks, may be called anywhere."""
-        uri = self._address()
+        """Return that nobody listens at the tracking URI, empty where somebody does."""
+        uri = self.address
         return "" if self._probe(uri) else f"{redact(uri)} does not answer"
 
-    def _address(self) -> str:
+    def lost(self, patience_s: float) -> str:
+        """Return that a request will not be answered any more, empty while there is hope; any thread may ask.
+
+        A server that has answered anything within `patience_s` is slow; one that has not, and does not say a word to a
+        new connection either, is gone.
+        """
+        if time.monotonic() - self._heard_at < patience_s or self._opening is None:
+            return ""
+        uri = self.address
+        return "" if self._probe(uri) and responds(uri) else f"{redact(uri)} does not answer"
+
+    def stop(self) -> None:
+        """Let `send_pending`, which another thread is in, end after its current request."""
+        self._stopped = True
+
+    @property
+    def address(self) -> str:
+        """Where it is sent, with the password: not to be shown. Known once sending was tried."""
         if self._uri is not None:
             return self._uri
         assert self._opening is not None
@@ -164,14 +175,16 @@ class JournalSender:
         batch: list[Entry] = []
         n_metrics = 0
         for entry in entries:
-            if entry.record.get("type") in _VALUE_TYPES or entry.record.get("type") in FILE_TYPES:
+            kind = entry.record.get("type")
+            n_more = len(entry.record["values"]) if kind == "metrics" else 0
+            is_value = kind in _VALUE_TYPES or kind in FILE_TYPES
+            if not is_value or n_metrics + n_more > MAX_METRICS_PER_REQUEST:
+                self._send_batch(run, batch)
+                batch, n_metrics = [], 0
+            if is_value:
                 batch.append(entry)
-                n_metrics += len(entry.record["values"]) if entry.record["type"] == "metrics" else 0
-                if n_metrics < MAX_METRICS_PER_REQUEST:
-                    continue
-            self._send_batch(run, batch)
-            batch, n_metrics = [], 0
-            if entry.end > self.cursor.values:
+                n_metrics += n_more
+            elif entry.end > self.cursor.values:
                 self._handle(run, entry.record)
                 self._acknowledge(values=entry.end)
         self._send_batch(run, batch)
@@ -195,7 +208,7 @@ class JournalSender:
 
     def _try_files(self, run: ServerRun) -> Undeliverable | None:
         """Upload the files up to the end; return what stopped it, so that values go on."""
-        while entries := read_entries(self.journal, self.cursor.files):
+        while entries := read_entries(self.journal, self.cursor.files, types=FILE_TYPES):
             for entry in entries:
                 if entry.record.get("type") in FILE_TYPES:
                     try:
@@ -222,100 +235,10 @@ class JournalSender:
             self._handle(run, entry.record)
 
     def _acknowledge(self, **position: int) -> None:
+        self._heard_at = time.monotonic()
         moved = self.cursor.moved(**position)
         if moved != self.cursor:
             self.cursor = moved
             self.cursor.save(self.journal)
-
-
-class SenderThread:
-    """Keeps a live run's journal delivered: every second, backing off to 30 s while the server does not answer.
-
-    Args:
-        sender: What sends.
-        on_end: Called once when the thread ends (releases the journal).
-    """
-
-    def __init__(self, sender: JournalSender, *, on_end: Callable[[], None]) -> None:
-        self._sender = sender
-        self._on_end = on_end
-        self._tail = b""
-        self._stop = False
-        self._wanted = 0
-        self._done = 0
-        self._reason = ""
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="mlflow-yolo-sender", daemon=True)
-        self._thread.start()
-
-    def drain(self, *, deadline: float, tail: bytes = b"", n_attempts: int = 2) -> str:
-        """Send now and wait until all is sent, `n_attempts` failed, or `deadline` (time.monotonic) passed.
-
-        Returns:
-            What is in the way; empty when nothing is.
-        """
-        self._tail = tail
-        for attempt in range(n_attempts):
-            with self._changed:
-                self._wanted += 1
-                wanted = self._wanted
-                self._changed.notify_all()
-            if obstacle := self._wait(wanted, deadline):
-                return obstacle
-            if not self._reason:
-                return ""
-            if attempt + 1 < n_attempts:
-                time.sleep(max(0.0, min(1.0, deadline - time.monotonic())))
-        return self._reason
-
-    def _wait(self, wanted: int, deadline: float) -> str:
-        """Wait for attempt `wanted`; return why it was given up, empty when it is over.
-
-        A server that dies in the middle of a request keeps MLflow's client retrying for four minutes, so while a
-        request lasts the address is asked from here.
-        """
-        while True:
-            pause_s = min(PATIENCE_S, max(0.0, deadline - time.monotonic()))
-            with self._changed:
-                self._changed.wait_for(lambda: self._done >= wanted or not self._thread.is_alive(), pause_s)
-                if self._done >= wanted:
-                    return ""
-            if not self._thread.is_alive() or time.monotonic() >= deadline:
-                return self._reason or "the tracking store has not answered in time"
-            if silence := self._sender.silence():
-                return silence
-
-    def stop(self) -> None:
-        """Let the thread end after the request it is in. An idle one ends at once and lets the journal go."""
-        with self._changed:
-            self._stop = True
-            self._changed.notify_all()
-        self._thread.join(timeout=_IDLE_END_S)
-
-    def _run(self) -> None:
-        n_failures = 0
-        try:
-            while True:
-                pause_s = min(MAX_BACK_OFF_S, SEND_INTERVAL_S * 2**n_failures)
-                with self._changed:
-                    self._changed.wait_for(lambda: self._stop or self._wanted > self._done, pause_s)
-                    if self._stop:
-                        return
-                    wanted = self._wanted
-                reason = self._attempt()
-                n_failures = min(n_failures + 1, 10) if reason else 0
-                with self._changed:
-                    self._reason, self._done = reason, wanted
-                    self._changed.notify_all()
-        finally:
-            self._on_end()
-
-    def _attempt(self) -> str:
-        try:
-            self._sender.send_pending(tail=self._tail)
-        except MlflowYoloError as error:
-            return str(error)
-        except Exception as error:  # a bug here must cost the delivery (replay is left), not the thread
-            return f"sending failed: {type(error).__name__}: {error}"
-        self._tail = b""
-        return ""
+        if self._stopped:
+            raise Undeliverable("sending was stopped")

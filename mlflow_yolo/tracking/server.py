@@ -1,17 +1,17 @@
-"""One run at the MLflow server: found or created by its uid, and fed so that one bad entry costs only itself.
+"""One run at the MLflow server, fed so that one bad entry costs only itself.
 
 Everything here blocks on the network and is called from the sender thread or from `replay`, never by the trainer.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mlflow_yolo import keys
-from mlflow_yolo.exceptions import WorkError
-from mlflow_yolo.tracking.addresses import redact, sqlite_path
+from mlflow_yolo.tracking.client import Undeliverable, is_rejection, one_line, undeliverable
+from mlflow_yolo.tracking.client import connect as connect
+from mlflow_yolo.tracking.client import load_mlflow as load_mlflow
 from mlflow_yolo.tracking.datasets import dataset_input
 from mlflow_yolo.tracking.journal import Record
 
@@ -21,50 +21,8 @@ if TYPE_CHECKING:
 
     Entity: TypeAlias = Metric | Param | RunTag
 
-ClientFactory = Callable[[str], "MlflowClient"]
-
 TAG_REJECTED = "mlflow_yolo.rejected"
-_REJECTED_STATUSES = frozenset({400, 409, 413, 422})
-_STATUS_IN_TEXT = re.compile(r"error code (\d{3})")
-_GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")
-"""How MLflow names a run that nobody named: `smiling-ant-866`."""
 _TERMINAL = frozenset({"FINISHED", "FAILED", "KILLED"})
-
-
-class Undeliverable(WorkError):
-    """The server cannot take records now; what is journaled stays journaled."""
-
-
-def load_mlflow() -> None:
-    """Import MLflow here and now.
-
-    It must not be imported first by a background thread: while that lasts (some seconds), an `import mlflow` of the
-    training's own thread can see a half-made module and fail ("partially initialized module 'mlflow'"; seen in 1 of 24
-    starts), and Ultralytics or the user's code is what fails with it.
-    """
-    import mlflow.entities
-    import mlflow.tracking  # noqa: F401
-
-
-def connect(uri: str) -> "MlflowClient":
-    """Return a client of the store at `uri`; a missing SQLite store is created first."""
-    from mlflow.tracking import MlflowClient
-
-    from mlflow_yolo.tracking.store import ensure_store
-
-    if sqlite_path(uri) is not None:
-        ensure_store(uri)
-    return MlflowClient(tracking_uri=uri)
-
-
-def is_rejection(error: Exception) -> bool:
-    """Return whether the server understood the request and refuses its content, so that trying again is useless."""
-    from mlflow.exceptions import MlflowException
-
-    if isinstance(error, MlflowException):
-        in_text = _STATUS_IN_TEXT.search(str(error))
-        return (int(in_text[1]) if in_text else error.get_http_status_code()) in _REJECTED_STATUSES
-    return isinstance(error, TypeError | ValueError) and not isinstance(error, UnicodeError)
 
 
 @dataclass
@@ -147,7 +105,7 @@ class ServerRun:
             if not is_rejection(error):
                 raise undeliverable(error) from error
             self._raise_if_deleted()
-            self.reject(f"{what}: {_one_line(error)}")
+            self.reject(f"{what}: {one_line(error)}")
 
     def _deliver(self, entities: "Sequence[Entity]") -> None:
         """Send `entities`; on a refusal halve them until the offending ones stand alone, and drop those."""
@@ -166,7 +124,7 @@ class ServerRun:
             self._raise_if_deleted()
             if len(entities) == 1:
                 kind = type(entities[0]).__name__.removeprefix("Run").lower()
-                self.rejected.append(f"{kind} {entities[0].key}: {_one_line(error)}")
+                self.rejected.append(f"{kind} {entities[0].key}: {one_line(error)}")
                 return
             self._deliver(entities[: len(entities) // 2])
             self._deliver(entities[len(entities) // 2 :])
@@ -215,88 +173,6 @@ class ServerRun:
                 raise undeliverable(error) from error
 
 
-def find_or_create_run(client: "MlflowClient", opening: Record) -> ServerRun:
-    """Return the run that `opening` describes: the adopted one, the one that carries its uid, or a new one.
-
-    Raises:
-        Undeliverable: The server does not answer, or the run's parent is not there yet.
-    """
-    try:
-        if opening.get("run_id"):
-            return _adopt(client, opening)
-        experiment_id = _experiment_id(client, opening)
-        if run_id := _find_by_uid(client, experiment_id, opening["uid"]):
-            return ServerRun(client, run_id)
-        return ServerRun(client, _create(client, experiment_id, opening))
-    except Undeliverable:
-        raise
-    except Exception as error:
-        raise undeliverable(error) from error
-
-
-def undeliverable(error: Exception) -> Undeliverable:
-    """Return what stops delivery now, in one line without passwords."""
-    return Undeliverable(f"the tracking store refuses: {_one_line(error)}")
-
-
-def _adopt(client: "MlflowClient", opening: Record) -> ServerRun:
-    run = client.get_run(opening["run_id"])
-    adopted = ServerRun(client, opening["run_id"])
-    tags = {key: value for key, value in opening.get("tags", {}).items() if not key.startswith("mlflow.")}
-    own = tags if run.data.tags.get(keys.TAG_UID) else {keys.TAG_UID: opening["uid"], **tags}
-    if opening.get("name") and _GENERATED_NAME.fullmatch(run.info.run_name or ""):
-        own |= {keys.TAG_NAME: opening["name"]}
-    adopted.send([{"type": "tags", "values": own}])
-    return adopted
-
-
-def _create(client: "MlflowClient", experiment_id: str, opening: Record) -> str:
-    tags = {**opening.get("tags", {}), keys.TAG_UID: opening["uid"]}
-    parent_run_id = opening.get("parent_run_id")
-    if parent_uid := opening.get("parent_uid"):
-        parent_run_id = parent_run_id or _find_by_uid(client, experiment_id, parent_uid)
-        if parent_run_id is None:
-            raise Undeliverable(f"the parent run (uid {parent_uid}) is not at the server yet: replay its journal too")
-    if parent_run_id:
-        tags[keys.TAG_PARENT] = parent_run_id
-    run = client.create_run(experiment_id, start_time=int(opening["t"]), tags=tags, run_name=opening.get("name"))
-    return str(run.info.run_id)
-
-
-def _find_by_uid(client: "MlflowClient", experiment_id: str, uid: str) -> str | None:
-    found = client.search_runs([experiment_id], f"tags.`{keys.TAG_UID}` = '{uid}'", max_results=1)
-    return str(found[0].info.run_id) if found else None
-
-
-def _experiment_id(client: "MlflowClient", opening: Record) -> str:
-    """Return the experiment's id; one that is only named is created when missing (by us or by another process)."""
-    if opening.get("experiment_id"):
-        return str(opening["experiment_id"])
-    name = opening.get("experiment")
-    if not name:
-        return "0"
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        try:
-            return str(client.create_experiment(name, artifact_location=_artifact_location(opening)))
-        except Exception as error:
-            experiment = client.get_experiment_by_name(name)
-            if experiment is None:
-                raise undeliverable(error) from error
-    if experiment.lifecycle_stage == "deleted":
-        raise Undeliverable(
-            f"experiment {name!r} is deleted: restore it (mlflow experiments restore -x {experiment.experiment_id}) "
-            "or choose another name"
-        )
-    return str(experiment.experiment_id)
-
-
-def _artifact_location(opening: Record) -> str | None:
-    """Return where a new experiment of a SQLite store keeps its files: beside the store, from whatever directory."""
-    path = sqlite_path(opening["tracking_uri"])
-    return None if path is None else str(path.parent / "mlruns" / keys.segment(opening["experiment"]))
-
-
 def _terminate(client: "MlflowClient", run_id: str, status: str, end_ms: int) -> None:
     """Set status and end time. `MlflowClient.set_terminated` would print "View run at" to stdout."""
     from mlflow.entities import RunStatus
@@ -320,8 +196,3 @@ def _tags(records: Iterable[Record]) -> "list[RunTag]":
 
     merged = {key: value for r in records if r["type"] == "tags" for key, value in r["values"].items()}
     return [RunTag(key, value) for key, value in merged.items()]
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return re.sub(r"\w+://\S+", lambda m: redact(m[0]), text)[:300]

@@ -82,6 +82,12 @@ def check_positive(**values: float | None) -> None:
             raise ArgumentError(f"{name}={value} trains nothing. Use {name}=1 or more.")
 
 
+def check_every_n_steps(value: int | None) -> None:
+    """Raise ArgumentError for a sampling interval below 1; None is a value not given."""
+    if value is not None and value < 1:
+        raise ArgumentError(f"every_n_steps={value} samples nothing. Use 1 for every optimizer step.")
+
+
 def check_optimizer(optimizer: str) -> str:
     """Return `optimizer` if Ultralytics has it and lr0 counts with it.
 

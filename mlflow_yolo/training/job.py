@@ -14,6 +14,7 @@ from typing import Any
 from mlflow_yolo.exceptions import MlflowYoloError
 from mlflow_yolo.training.plan import Plan
 
+JOB = "job.json"
 RESULT = "result.json"
 
 
@@ -22,22 +23,34 @@ def run_job(job: Mapping[str, Any], *, directory: Path, report: Callable[[dict[s
 
     Args:
         job: `plan` (see `Plan.to_json`), `run` (arguments of `tracking.run.open_run`), `params`, `shared` (a directory
-            for what all children of the study use), `keep_active` (leave the finished run open).
+            for what all children of the study use), `keep_active` (leave the finished run open), `log_models` (log the
+            best checkpoint as a model that can be registered), `resume` (go on from the last checkpoint).
         directory: The child's own directory.
         report: Called after every epoch with plain values, with `error` when the training fails, and with `note` where
             something of it could not be delivered.
     """
     from mlflow_yolo.tracking.addresses import with_password
+    from mlflow_yolo.tracking.earlier import read_earlier
+    from mlflow_yolo.tracking.journal import journal_path
     from mlflow_yolo.tracking.run import open_run
     from mlflow_yolo.tracking.system_metrics import system_metrics
     from mlflow_yolo.training.train import train
 
+    earlier = read_earlier(journal_path(directory)) if job.get("resume") else None
     run = open_run(directory, **{**job["run"], "tracking_uri": with_password(job["run"]["tracking_uri"])})
     run.log_params(job["params"])
     plan, shared = Plan.from_json(job["plan"]), Path(job["shared"])
     try:
         with system_metrics(run):
-            result = train(plan, run=run, directory=directory, shared=shared, report=report)
+            result = train(
+                plan,
+                run=run,
+                directory=directory,
+                shared=shared,
+                report=report,
+                earlier=earlier,
+                log_models=bool(job.get("log_models")),
+            )
         write_json(directory / RESULT, {"status": "finished", "uid": run.uid, "params": job["params"], **result})
     except KeyboardInterrupt:
         run.close("KILLED", state="interrupted", timeout_s=5.0)

@@ -42,7 +42,8 @@ class Plan:
         batch: Images a batch.
         device: A checked device.
         optimizer: An explicit optimizer, never `auto`.
-        statistics: `off` or `default`.
+        statistics: `off`, `default` or `all`, see `tracking.block_statistics.LEVELS`.
+        every_n_steps: Sample every n-th optimizer step; None for what `statistics` says.
         arguments: Further Ultralytics arguments by their own names.
     """
 
@@ -56,6 +57,7 @@ class Plan:
     device: str
     optimizer: str
     statistics: str = "default"
+    every_n_steps: int | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property

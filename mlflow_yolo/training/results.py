@@ -1,6 +1,6 @@
 """What one training leaves behind: values and tables in its run, predictions beside its result file."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ from mlflow_yolo import keys
 from mlflow_yolo.datasets.dataset import Dataset
 from mlflow_yolo.detection.evaluation import evaluate
 from mlflow_yolo.detection.samples import save_samples
-from mlflow_yolo.tracking.final_values import per_class_metrics
+from mlflow_yolo.tracking.final_values import FinalValues, per_class_metrics
 from mlflow_yolo.tracking.run import TrackedRun
+from mlflow_yolo.tracking.training_files import log_training_files
 from mlflow_yolo.training.block_table import BlockRow
 from mlflow_yolo.training.measurement import Measurement as Measurement
 
 _LEARNING = ("overfit_gap", "epochs_to_90", "time_to_90_s")
-_PICTURES = ("*.png", "*.jpg")
 
 
 def log_dataset(run: TrackedRun, dataset: Dataset) -> None:
@@ -66,6 +66,12 @@ def log_results(run: TrackedRun, result: Mapping[str, Any]) -> None:
     run.log_metrics(values)
 
 
+def log_final(run: TrackedRun, final: FinalValues) -> None:
+    """Log the values of `best.pt` on val as the callbacks would have done."""
+    run.log_metrics({f"final/{name}": value for name, value in final.values.items()})
+    run.log_metrics(per_class_metrics("final", final.per_class))
+
+
 def log_tables(run: TrackedRun, rows: Sequence[BlockRow], measured: Mapping[str, Measurement]) -> None:
     """Log `blocks.csv` and, where there are classes with boxes, `per_class.csv`."""
     run.log_text(pd.DataFrame([asdict(row) for row in rows]).to_csv(index=False), "blocks.csv")
@@ -80,14 +86,4 @@ def log_tables(run: TrackedRun, rows: Sequence[BlockRow], measured: Mapping[str,
 
 def log_files(run: TrackedRun, save_dir: Path) -> None:
     """Log Ultralytics' own files: arguments, results, plots and the best weights."""
-    for name in ("args.yaml", "results.csv"):
-        _log_existing(run, [save_dir / name], "")
-    for pattern in _PICTURES:
-        _log_existing(run, sorted(save_dir.glob(pattern)), "plots")
-    _log_existing(run, [save_dir / "weights" / "best.pt"], "weights")
-
-
-def _log_existing(run: TrackedRun, files: Iterable[Path], artifact_path: str) -> None:
-    for file in files:
-        if file.is_file():
-            run.log_file(file, artifact_path)
+    log_training_files(run, save_dir)

@@ -8,15 +8,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlflow_yolo import keys
 from mlflow_yolo.blocks import parse_freeze
 from mlflow_yolo.datasets.dataset import load_dataset
 from mlflow_yolo.exceptions import ArgumentError, WorkError
+from mlflow_yolo.tracking.addresses import without_password
+from mlflow_yolo.tracking.run import open_run
+from mlflow_yolo.tracking.run_file import read_run_file
 from mlflow_yolo.tracking.store import check_store, ensure_store
 from mlflow_yolo.tracking.target import Target
-from mlflow_yolo.training.arguments import check_arguments, check_device, check_imgsz, check_optimizer, check_positive
+from mlflow_yolo.training.arguments import (
+    check_arguments,
+    check_device,
+    check_every_n_steps,
+    check_imgsz,
+    check_optimizer,
+    check_positive,
+)
 from mlflow_yolo.training.checkpoint import read_model
-from mlflow_yolo.training.job import RESULT, read_json, run_job
+from mlflow_yolo.training.job import JOB, RESULT, read_json, run_job, write_json
 from mlflow_yolo.training.plan import Plan, Stage, default_imgsz
+from mlflow_yolo.training.resuming import Interrupted, find_interrupted
 
 
 def run_training(
@@ -37,14 +49,24 @@ def run_training(
     arguments: Mapping[str, Any],
     tracking: Target,
     output: Path,
+    every_n_steps: int | None = None,
+    resume: str | None = None,
 ) -> str:
-    """Train once and return the lines to print; see `studies.question.FreezeQuestion` for the arguments.
+    """Train once and return the lines to print; see `studies.question.FreezeQuestion` for most of the arguments.
+
+    Args:
+        resume: The directory, or the `last.pt`, of a training that was interrupted. It goes on as it was started, in
+            its own run; of the other arguments only `trust` counts.
+        every_n_steps: Optimizer steps between two samples of the block statistics.
 
     Raises:
         InputError: Something in the input cannot work; nothing has been trained.
         WorkError: The training failed; its run says why.
     """
+    if resume is not None:
+        return _resume(find_interrupted(resume, trust=trust), tracking)
     check_positive(epochs=epochs, batch=batch)
+    check_every_n_steps(every_n_steps)
     check_arguments({"lr0": lr0, "warmup_epochs": warmup_epochs, "seed": seed})
     found = read_model(model, trust=trust)
     frozen = parse_freeze(freeze, found.blocks)
@@ -61,19 +83,48 @@ def run_training(
         device=check_device(device),
         optimizer=check_optimizer(optimizer),
         statistics=statistics,
+        every_n_steps=every_n_steps,
         arguments=check_arguments(arguments),
     )
     load_dataset(data, task=found.task)
     directory = _new_directory(output)
     if not ensure_store(tracking.tracking_uri).reachable:
         print(f"note: {check_store(tracking.tracking_uri, journal_directory=directory).message}", file=sys.stderr)
+    # A name of our own: MLflow would draw one from Python's global random numbers, which augmentation uses as well.
+    name = tracking.run_name or (None if tracking.run_id else directory.name)
     job = {
         "plan": plan.to_json(),
         "params": {"freeze": frozen[-1].param, "seed": seed, "lr0": lr0},
         "shared": str(directory),
-        "keep_active": os.environ.get("MLFLOW_KEEP_RUN_ACTIVE", "").lower() in ("1", "true"),
-        "run": {**tracking.place, "run_id": tracking.run_id, "name": tracking.run_name},
+        "keep_active": _keep_active(),
+        "log_models": True,
+        "run": {**tracking.place, "run_id": tracking.run_id, "name": name},
     }
+    write_json(directory / JOB, {**job, "run": {"tracking_uri": without_password(tracking.tracking_uri)}})
+    return _run(job, directory)
+
+
+def _resume(interrupted: Interrupted, tracking: Target) -> str:
+    """Let an interrupted training go on in its own run."""
+    directory = interrupted.directory
+    known = read_run_file(directory)
+    if known is None:
+        raise ArgumentError(f"{directory} has no run.json: nothing says which run to continue. Start a new training.")
+    if tracking.run_id and known.run_id and tracking.run_id != known.run_id:
+        # `mlflow run` has opened a run for this command: it only points to the one that goes on.
+        pointer = open_run(directory / "pointers" / tracking.run_id, **tracking.place, run_id=tracking.run_id)
+        pointer.set_tags({keys.TAG_CONTINUES: known.run_id})
+        pointer.close()
+    place = {"tracking_uri": known.tracking_uri, "experiment": known.experiment, "experiment_id": known.experiment_id}
+    run = {**place, "uid": known.uid, "name": directory.name}
+    return _run({**interrupted.job, "run": run, "resume": True, "keep_active": _keep_active()}, directory)
+
+
+def _keep_active() -> bool:
+    return os.environ.get("MLFLOW_KEEP_RUN_ACTIVE", "").lower() in ("1", "true", "yes", "on", "y", "t")
+
+
+def _run(job: Mapping[str, Any], directory: Path) -> str:
     code = run_job(job, directory=directory, report=_say_note)
     if code == 130:
         raise KeyboardInterrupt

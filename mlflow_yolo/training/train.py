@@ -7,7 +7,9 @@ from typing import Any
 from mlflow_yolo.blocks import read_blocks
 from mlflow_yolo.datasets.dataset import Dataset, load_dataset
 from mlflow_yolo.tracking.callbacks import TrainingCallbacks, attach
+from mlflow_yolo.tracking.earlier import EarlierAttempts
 from mlflow_yolo.tracking.final_values import FinalValues
+from mlflow_yolo.tracking.model_files import log_model
 from mlflow_yolo.tracking.run import TrackedRun
 from mlflow_yolo.training import checkpoint, results
 from mlflow_yolo.training.block_table import block_table
@@ -19,7 +21,16 @@ from mlflow_yolo.training.subset import train_subset
 Report = Callable[[dict[str, Any]], None]
 
 
-def train(plan: Plan, *, run: TrackedRun, directory: Path, shared: Path, report: Report) -> dict[str, Any]:
+def train(
+    plan: Plan,
+    *,
+    run: TrackedRun,
+    directory: Path,
+    shared: Path,
+    report: Report,
+    earlier: EarlierAttempts | None = None,
+    log_models: bool = False,
+) -> dict[str, Any]:
     """Train a plan, log everything into `run` and return what a study needs to compare it, as JSON-able data.
 
     Args:
@@ -28,13 +39,13 @@ def train(plan: Plan, *, run: TrackedRun, directory: Path, shared: Path, report:
         directory: Where this training writes: Ultralytics' files, statistics, predictions.
         shared: Where files that several trainings use are kept (the fixed training subset).
         report: Called after every epoch with `epoch`, `epochs` and the headline metric.
+        earlier: What was logged before an interruption; given, the training goes on from its last checkpoint.
+        log_models: Whether the best checkpoint is also logged as a model that can be registered.
     """
     dataset = load_dataset(plan.data, task=plan.task)
     results.log_dataset(run, dataset)
     dataset = localise(dataset, directory)
-    callbacks = _train_stages(plan, dataset, run=run, directory=directory, report=report)
-    final = callbacks.final
-    assert final is not None, "the last stage ends with a final evaluation"
+    callbacks = _train_stages(plan, dataset, run=run, directory=directory, report=report, earlier=earlier)
     weights = callbacks.save_dir / "weights" / "best.pt"
 
     def measured_on(data: Dataset, split: str) -> results.Measurement:
@@ -50,6 +61,11 @@ def train(plan: Plan, *, run: TrackedRun, directory: Path, shared: Path, report:
         )
 
     measured = {split: measured_on(dataset, split) for split in ("val", "test") if split in dataset.splits}
+    # Where the trainer's own last evaluation could not be read (the run is tagged with the reason), this is the same
+    # checkpoint on the same split, measured again.
+    final = callbacks.final or measured["val"].final
+    if callbacks.final is None:
+        results.log_final(run, final)
     seen = measured_on(train_subset(dataset, shared), "val")
     network = checkpoint.load(str(weights)).model
     result = {
@@ -65,31 +81,48 @@ def train(plan: Plan, *, run: TrackedRun, directory: Path, shared: Path, report:
     results.log_results(run, result)
     results.log_tables(run, block_table(network, read_blocks(network.yaml), imgsz=plan.imgsz), measured)
     results.log_files(run, callbacks.save_dir)
+    if log_models:
+        log_model(run, weights, task=plan.task, names=dict(enumerate(dataset.names)), imgsz=plan.imgsz)
     return result
 
 
 def _train_stages(
-    plan: Plan, dataset: Dataset, *, run: TrackedRun, directory: Path, report: Report
+    plan: Plan,
+    dataset: Dataset,
+    *,
+    run: TrackedRun,
+    directory: Path,
+    report: Report,
+    earlier: EarlierAttempts | None,
 ) -> TrainingCallbacks:
-    """Train every stage from the best weights of the one before; return the callbacks of the last."""
+    """Train every stage from the best weights of the one before; return the callbacks of the last.
+
+    Only a plan of one stage can go on after an interruption: nothing says which stage was interrupted.
+    """
+    assert earlier is None or len(plan.stages) == 1
     from ultralytics.utils import DEFAULT_CFG_DICT
 
-    source, done, earlier = plan.model, 0, None
+    source, done, previous = plan.model, 0, None
     for number, stage in enumerate(plan.stages, start=1):
         last = number == len(plan.stages)
         callbacks = TrainingCallbacks(
             run,
             statistics=plan.statistics,
+            every_n_steps=plan.every_n_steps,
             epoch_offset=done,
             n_epochs=plan.epochs,
             is_final=last,
             report=report,
             defaults=DEFAULT_CFG_DICT,
-            continues=earlier,
+            continues=previous,
+            earlier=earlier,
         )
         save_dir = directory / "train" if last else directory / f"stage{number}"
-        _train_stage(plan, stage, dataset, source=source, save_dir=save_dir, callbacks=callbacks)
-        source, done, earlier = str(save_dir / "weights" / "best.pt"), done + stage.epochs, callbacks
+        if earlier is None:
+            _train_stage(plan, stage, dataset, source=source, save_dir=save_dir, callbacks=callbacks)
+        else:
+            _resume_stage(save_dir / "weights" / "last.pt", device=plan.device, callbacks=callbacks)
+        source, done, previous = str(save_dir / "weights" / "best.pt"), done + stage.epochs, callbacks
     return callbacks
 
 
@@ -113,6 +146,13 @@ def _train_stage(
         exist_ok=True,
         **default_arguments(dataset) | dict(plan.arguments),
     )
+
+
+def _resume_stage(last: Path, *, device: str, callbacks: TrainingCallbacks) -> None:
+    """Train on from a checkpoint; everything but the device is as the checkpoint says."""
+    network = checkpoint.load(str(last))
+    attach(network, callbacks)
+    network.train(resume=True, device=device)
 
 
 def _speed_of_learning(callbacks: TrainingCallbacks, final: FinalValues) -> dict[str, float]:

@@ -41,6 +41,20 @@ def test_a_block_frozen_in_some_epochs_is_hatched_there_only() -> None:
     assert figure.axes[0].get_yticklabels()[0].get_text() == "a"
 
 
+def test_several_columns_to_an_epoch_share_its_place_on_the_axis() -> None:
+    figure = blocks_over_epochs(
+        np.ones((1, 6)), blocks=["a"], statistic="s", first_epoch=4, per_epoch=3, frozen=[[True] * 3 + [False] * 3]
+    )
+    assert image(figure).get_extent() == [3.5, 5.5, 0.5, -0.5]
+    assert frozen_cells(figure) == {"frozen:a": (3.5, 4.5)}
+    assert figure.get_suptitle() == "s by block and step"
+
+
+def test_a_share_that_is_zero_everywhere_is_drawn_on_a_scale_from_zero() -> None:
+    norm = image(blocks_over_epochs([[0.0, 0.0]], blocks=["a"], statistic="s")).norm
+    assert (norm.vmin, norm.vmax) == (0, 1)
+
+
 def test_logarithmic_colours_span_the_positive_values_and_zero_takes_the_lowest() -> None:
     figure = blocks_over_epochs([[0.0, 0.01, 10.0]], blocks=["a"], statistic="s", log10=True)
     norm = image(figure).norm

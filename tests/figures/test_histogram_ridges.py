@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from mlflow_yolo.exceptions import ShapeError
 from mlflow_yolo.figures.encode import png_bytes
-from mlflow_yolo.figures.histogram_ridges import histogram_ridges
+from mlflow_yolo.figures.histogram_ridges import histogram_ridges, signed_shares
 
 
 def panels(figure: Figure) -> dict[str, Axes]:
@@ -54,7 +54,7 @@ def test_heights_are_shares_so_that_the_number_of_values_does_not_matter() -> No
 def test_at_most_ten_epochs_are_drawn_the_first_and_last_among_them() -> None:
     table = counts(57, 1)
     table[..., 35] = 1
-    ridges = panels(histogram_ridges(table, blocks=["a"], first_epoch=3))["block:a"].lines
+    ridges = panels(histogram_ridges(table, blocks=["a"], epochs=range(3, 60)))["block:a"].lines
     gids = [ridge.get_gid() for ridge in ridges]
     assert len(gids) == 10
     assert (gids[0], gids[-1]) == ("epoch:3", "epoch:59")
@@ -89,3 +89,16 @@ def test_values_in_the_outermost_bins_alone_are_drawn(bin_: int) -> None:
 def test_counts_that_do_not_fit_the_blocks_are_refused() -> None:
     with pytest.raises(ShapeError, match="2 blocks"):
         histogram_ridges(counts(1, 3), blocks=["a", "b"])
+    with pytest.raises(ShapeError, match="2 epochs"):
+        histogram_ridges(counts(1, 1), blocks=["a"], epochs=[1, 2])
+
+
+def test_shares_of_several_histograms_stand_on_one_axis() -> None:
+    table = counts(1, 2)
+    table[0, 0, 1, 41] = 3  # three in [2, 4)
+    table[0, 1, 0, 39] = 1  # one in (-1, -1/2]
+    table[0, 1, 1, 0] = 1  # one too small to count
+    shares, lowest, highest = signed_shares(table)
+    assert (lowest, highest) == (-2, 2)
+    assert shares[0, 0].tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 0]
+    assert shares[0, 1].tolist() == [0, 0, 0, 0.5, 0.5, 0, 0, 0, 0]

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from mlflow_yolo.exceptions import ArgumentError
-from mlflow_yolo.statistics.collector import StepCollector, sampling_interval
+from mlflow_yolo.statistics.collector import StepCollector
 from mlflow_yolo.statistics.epoch import NO_BLOCK, EpochStatistics, Grid
-from mlflow_yolo.statistics.measure import Source
-from mlflow_yolo.statistics.vectors import Floats
+from mlflow_yolo.statistics.measure import Measure
+from mlflow_yolo.statistics.stretch import Stretch
 
 NAMES = {0: "00-Conv", 1: "01-C3k2", 2: "02-Concat", 3: "03-Detect"}
 
@@ -238,38 +238,20 @@ def test_a_non_finite_step_names_the_deepest_block_and_is_left_out_of_the_means(
 
 def test_non_finite_gradients_are_seen_at_steps_that_are_not_sampled() -> None:
     model = Model()
-    collector = collector_of(model, every_n_steps=100)
+    collector = collector_of(model, steps_per_epoch=100, every_n_steps=100)
     for step in range(8):
         backward(model)
-        if step == 5:
+        if step in (5, 7):
+            model.model[0].zero_grad()  # a step may lack gradients, too
             assert model.model[3].bias.grad is not None
             model.model[3].bias.grad.fill_(float("inf"))
         collector.before_step()
         collector.after_step()
         model.zero_grad()
     statistics = collector.end_epoch()
-    assert statistics.nonfinite_steps == ((5, 3),)
-    assert grid_of(statistics, "gradients").steps.tolist() == [0, 1, 2]
-    assert grid_of(statistics, "global").steps.tolist() == [0, 1, 2, 5]
-
-
-def sampled_steps(collector: StepCollector, model: nn.Module, n_steps: int) -> list[int]:
-    for _ in range(n_steps):
-        collector.before_step()
-        collector.after_step()
-    return [int(step) for step in grid_of(collector.end_epoch(), "weights").steps]
-
-
-def test_the_first_three_steps_of_a_training_and_the_last_of_an_epoch_are_sampled() -> None:
-    model = Model()
-    backward(model)
-    collector = collector_of(model, steps_per_epoch=10, every_n_steps=4)
-    assert sampled_steps(collector, model, 10) == [0, 1, 2, 4, 8, 9]
-    assert sampled_steps(collector, model, 10) == [0, 4, 8, 9]
-
-
-def test_an_epoch_has_about_twenty_samples() -> None:
-    assert [sampling_interval(n) for n in (0, 1, 19, 20, 59, 400)] == [1, 1, 1, 1, 2, 20]
+    assert statistics.nonfinite_steps == ((5, 3), (7, 3))
+    assert grid_of(statistics, "gradients").steps.tolist() == [0]
+    assert grid_of(statistics, "global").steps.tolist() == [0, 5]
 
 
 def test_an_aborted_epoch_is_forgotten() -> None:
@@ -311,31 +293,357 @@ def test_an_interval_below_one_is_refused() -> None:
         collector_of(Model(), every_n_steps=0)
 
 
-class Drift:
-    """A measure with a memory, as a later module would add it: distance from the first weights seen."""
+def steps_of(
+    model: Model, collector: StepCollector, n_steps: int, *, lr: float = 1e-3, poison: int | None = None
+) -> list[dict[int, Tensor]]:
+    """Take plain SGD steps; return the gradients of each, by block, and spoil those of the step `poison`."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    gradients = []
+    for step in range(n_steps):
+        optimizer.zero_grad()
+        backward(model, seed=step)
+        if step == poison:
+            assert model.model[1][0].bias.grad is not None
+            model.model[1][0].bias.grad[0] = float("nan")
+        gradients.append({b: torch.cat(block_tensors(model, b)) for b in (0, 1, 3) if block_tensors(model, b)})
+        collector.before_step()
+        if step != poison:
+            optimizer.step()
+        collector.after_step()
+    return gradients
 
-    kind = "drift"
-    sources: tuple[Source, ...] = ("weights",)
 
-    def __init__(self) -> None:
-        self.first: dict[int, Tensor] = {}
+def weights_of(model: Model, block: int) -> Tensor:
+    return torch.cat([p.detach().double().flatten() for p in model.model[block].parameters()])
 
-    def reduce(self, source: Source, block: int, vector: Tensor) -> Tensor:
-        first = self.first.setdefault(block, vector.clone())
-        return torch.stack([torch.linalg.vector_norm(vector - first)])
 
-    def statistics(self, sums: dict[Source, Floats], n_elements: Floats) -> dict[str, Floats]:
-        return {"l2": sums["weights"][..., 0]}
+def test_four_accumulated_batches_give_the_gradient_of_one_large_batch() -> None:
+    whole, parts = Model().eval(), Model().eval()  # no dropout, frozen batch statistics
+    x = torch.randn(16, 6, generator=torch.Generator().manual_seed(3))
+    whole(x).square().sum().backward()
+    for part in x.chunk(4):
+        (parts(part).square().sum() * 2.0**16).backward()
+    expected, found = one_step(whole), one_step(parts, scale=torch.tensor(2.0**16))
+    gradients = {key: value for key, value in expected.summary().items() if key[0] == "gradients"}
+    assert {key: found.summary()[key] for key in gradients} == pytest.approx(gradients, rel=1e-4, abs=1e-6)
+
+
+def test_clipping_shows_in_the_update_and_not_in_the_gradient() -> None:
+    model = Model().eval()
+    backward(model, scale=100.0)
+    expected = {block: float(torch.cat(block_tensors(model, block)).norm()) for block in (0, 1, 3)}
+    collector = collector_of(model)
+    collector.before_step()
+    norm = float(nn.utils.clip_grad_norm_(model.parameters(), max_norm=10.0))
+    torch.optim.SGD(model.parameters(), lr=0.01).step()
+    collector.after_step()
+    summary = collector.end_epoch().summary()
+    for block, gradient in expected.items():
+        assert summary["gradients", "l2", block] == pytest.approx(gradient, rel=1e-5)
+        assert summary["weights", "update_l2", block] == pytest.approx(0.01 * gradient * 10.0 / norm, rel=1e-4)
+        assert summary["weights", "update_cosine", block] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_half_precision_gradients_are_unscaled_in_single_precision() -> None:
+    parameter = nn.Parameter(torch.zeros(4, dtype=torch.float16))
+    parameter.grad = torch.tensor([60000.0, -60000.0, 60000.0, 0.0], dtype=torch.float16)
+    collector = StepCollector([("model.0.w", parameter)], block_of=block_of, names=NAMES)
+    collector.before_step(torch.tensor(2.0**16))
+    collector.after_step()
+    summary = collector.end_epoch().summary()
+    largest = float(torch.tensor(60000.0).half()) / 2.0**16
+    assert summary["gradients", "l1", 0] == pytest.approx(3 * largest)
+    assert summary["gradients", "l2", 0] == pytest.approx(3**0.5 * largest)
+    assert summary["global", "gradient_norm", NO_BLOCK] == pytest.approx(3**0.5 * largest)
+    assert ("global", "nonfinite_block", NO_BLOCK) not in summary
+
+
+def test_updates_of_plain_sgd_are_the_learning_rate_times_the_gradient_at_every_step() -> None:
+    model = Model()
+    gradients = steps_of(model, collector := collector_of(model, every_n_steps=1), 5, lr=0.05)
+    grid = grid_of(collector.end_epoch(), "weights")
+    expected = [[0.05 * float(step[block].norm()) for block in (0, 1, 3)] for step in gradients]
+    assert grid.values["update_l2"] == pytest.approx(np.array(expected), rel=1e-4)
+    assert grid.values["update_cosine"] == pytest.approx(np.ones((5, 3)), abs=1e-5)
+
+
+def test_the_angle_of_an_update_is_that_between_the_weights() -> None:
+    model = Model()
+    before = weights_of(model, 1)
+    backward(model)
+    summary = one_step(model, lr=0.01).summary()
+    after = weights_of(model, 1)
+    angle = torch.acos(before @ after / before.norm() / after.norm())
+    assert summary["weights", "angular_update", 1] == pytest.approx(float(angle), rel=1e-3)
+
+
+def test_without_an_update_the_cosine_is_left_out() -> None:
+    model = Model()
+    backward(model)
+    summary = one_step(model, lr=0.0).summary()
+    assert ("weights", "update_cosine", 1) not in summary
+    assert summary["weights", "update_ratio", 1] == 0.0
+
+
+def test_a_cosine_that_is_undefined_at_one_step_is_averaged_over_the_others() -> None:
+    model = Model()
+    collector = collector_of(model, every_n_steps=1)
+    for lr in (0.0, 1e-3):
+        steps_of(model, collector, 1, lr=lr)
+    assert collector.end_epoch().summary()["weights", "update_cosine", 0] == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_drift_is_from_the_weights_at_the_start_over_all_epochs(complete: bool) -> None:
+    model = Model()
+    first = weights_of(model, 3)
+    collector = collector_of(model, every_n_steps=2, complete=complete)
+    for n_steps in (3, 2):
+        steps_of(model, collector, n_steps)
+        last = weights_of(model, 3)
+        statistics = collector.end_epoch()
+        drift = next(grid for grid in statistics.grids if "drift" in grid.values)
+        column = list(drift.blocks).index(3)
+        expected = {
+            "drift": float((last - first).norm() / first.norm()),
+            "drift_cosine": float(last @ first / last.norm() / first.norm()),
+        }
+        if n_steps == 3:  # its last step was sampled
+            assert {name: drift.values[name][-1, column] for name in expected} == pytest.approx(expected, rel=1e-5)
+        assert (drift.kind, drift.once, len(drift.steps)) == (
+            "weights",
+            not complete,
+            (n_steps + 1) // 2 if complete else 1,
+        )
+        assert drift.steps[-1] == (n_steps - 1 if n_steps == 3 or not complete else 0)
+
+
+def test_drift_of_a_resumed_training_is_from_its_beginning() -> None:
+    model = Model()
+    first = collector_of(model).initial_weights
+    assert set(first) == {name for name, _ in model.named_parameters()}
+    assert torch.equal(first["model.3.bias"], model.model[3].bias)
+    steps_of(model, collector_of(model), 3)
+    resumed = collector_of(model, reference={name: w for name, w in first.items() if name.startswith("model.3.")})
+    backward(model)
+    resumed.before_step()
+    resumed.after_step()
+    summary = resumed.end_epoch().summary()
+    start = torch.cat([first["model.3.weight"].flatten(), first["model.3.bias"]]).double()
+    now = weights_of(model, 3)
+    assert summary["weights", "drift", 3] == pytest.approx(float((now - start).norm() / start.norm()), rel=1e-5)
+    assert summary["weights", "drift", 0] == 0.0
+
+
+def test_the_weights_at_the_start_are_kept_once() -> None:
+    model = Model()
+    collector = collector_of(model)
+    first = {name: w.clone() for name, w in collector.initial_weights.items()}
+    steps_of(model, collector, 2)
+    kept = collector.initial_weights
+    assert all(torch.equal(kept[name], w) for name, w in first.items())
+    assert len({w.untyped_storage().data_ptr() for w in kept.values()}) == 1  # that of the measuring itself
+
+
+def test_noise_and_signal_equal_numpy_and_leave_out_non_finite_steps() -> None:
+    model = Model()
+    collector = collector_of(model, every_n_steps=1)
+    for _ in range(2):  # the second epoch starts anew
+        gradients = steps_of(model, collector, 6, poison=3)
+        statistics = collector.end_epoch()
+        summary = statistics.summary()
+        for block in (0, 1, 3):
+            g = np.array([step[block].numpy() for t, step in enumerate(gradients) if t != 3])
+            mean = g.mean(axis=0)
+            noise = np.var(g, axis=0).sum()
+            expected = {"noise": noise, "gsnr": mean @ mean / (noise / 5), "noise_scale": noise / (mean @ mean)}
+            found = {name: summary["gradients", name, block] for name in expected}
+            assert found == pytest.approx(expected, rel=1e-4)
+    assert [grid.steps.tolist() for grid in statistics.grids if "gsnr" in grid.values] == [[5]]
+
+
+def test_noise_needs_two_finite_steps() -> None:
+    model = Model()
+    steps_of(model, collector := collector_of(model, every_n_steps=1), 2, poison=0)
+    assert not any(name in ("noise", "gsnr", "noise_scale") for _, name, _ in collector.end_epoch().summary())
+
+
+def test_noise_after_unfreezing_is_that_of_the_steps_since_then() -> None:
+    model = Model()
+    collector = collector_of(model, every_n_steps=1)
+    model.model[0].requires_grad_(False)
+    steps_of(model, collector, 2)
+    model.model[0].requires_grad_(True)
+    gradients = steps_of(model, collector, 3)
+    statistics = collector.end_epoch()
+    for block in (0, 3):
+        g = np.array([step[block].numpy() for step in gradients])
+        assert statistics.summary()["gradients", "noise", block] == pytest.approx(np.var(g, axis=0).sum(), rel=1e-4)
+    grid = grid_of(statistics, "weights")
+    assert grid.measured[:, 0].tolist() == [False, False, True, True, True]
+
+
+def test_freezing_and_unfreezing_leaves_the_updates_of_the_others_right() -> None:
+    model = Model()
+    collector = collector_of(model, every_n_steps=1)
+    for trains in (True, False, True):
+        model.model[1].requires_grad_(trains)
+        model.zero_grad()
+        (gradient,) = steps_of(model, collector, 1) if trains else [{}]
+        if not trains:
+            backward(model)
+            collector.before_step()
+            torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3).step()
+            collector.after_step()
+    grid = grid_of(collector.end_epoch(), "weights")
+    assert grid.measured.tolist() == [[True] * 3, [True, False, True], [True] * 3]
+    assert grid.values["update_l2"][2].tolist() == pytest.approx(
+        [1e-3 * float(gradient[b].norm()) for b in (0, 1, 3)], 1e-4
+    )
+
+
+@pytest.mark.parametrize("how", ["in place", "state dict", "new memory", "double precision"])
+def test_weights_that_somebody_changes_between_steps_are_read_anew(how: str) -> None:
+    model = Model()
+    collector = collector_of(model, every_n_steps=1)
+    steps_of(model, collector, 2)
+    with torch.no_grad():
+        if how == "in place":
+            model.model[1][0].weight.mul_(3.0)
+        elif how == "state dict":
+            model.load_state_dict({name: 3.0 * value for name, value in model.state_dict().items()})
+        elif how == "new memory":
+            model.model[1][0].weight.data = 3.0 * model.model[1][0].weight.data
+        else:
+            model.double()
+    expected = float(weights_of(model, 1).norm())
+    if how == "double precision":
+        x = torch.randn(16, 6, generator=torch.Generator().manual_seed(5)).double()
+        model.zero_grad()
+        model(x).square().sum().backward()
+        gradient = float(torch.cat(block_tensors(model, 1)).norm())
+        collector.before_step()
+        torch.optim.SGD(model.parameters(), lr=1e-3).step()
+        collector.after_step()
+    else:
+        gradient = float(steps_of(model, collector, 1)[0][1].norm())
+    grid = grid_of(collector.end_epoch(), "weights")
+    exactly = 1e-12 if how == "double precision" else 1e-5
+    assert grid.values["l2"][2, 1] == pytest.approx(expected, rel=exactly)
+    assert grid.values["update_l2"][2, 1] == pytest.approx(1e-3 * gradient, rel=1e-4)
+
+
+def test_a_parameter_without_a_gradient_at_one_step_is_not_counted_there() -> None:
+    model = Model()
+    backward(model)
+    model.model[3].weight.grad = None
+    bias = model.model[3].bias.grad
+    assert bias is not None
+    summary = one_step(model).summary()
+    assert summary["gradients", "mean_abs", 3] == pytest.approx(float(bias.abs().mean()), rel=1e-5)
+    model.model[3].bias.grad = None
+    assert ("gradients", "l2", 3) not in one_step(model).summary()
+
+
+def test_a_model_without_parameters_is_empty() -> None:
+    collector = StepCollector([], block_of=block_of, names=NAMES, complete=True)
+    collector.before_step()
+    collector.after_step()
+    assert collector.drain() is None
+    statistics = collector.end_epoch()
+    assert (statistics.grids, statistics.n_steps, statistics.frozen) == ((), 1, ())
+
+
+def rows_of(*parts: EpochStatistics | None) -> list[tuple[object, ...]]:
+    """Return every measured value with its place, in order."""
+    return sorted(
+        (grid.kind, name, int(step), int(block), str(values[t, b]))
+        for part in parts
+        if part is not None
+        for grid in part.grids
+        for name, values in grid.values.items()
+        for t, step in enumerate(grid.steps)
+        for b, block in enumerate(grid.blocks)
+        if grid.measured[t, b]
+    )
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_drained_rows_and_what_is_measured_once_make_up_the_epoch(complete: bool) -> None:
+    model = Model()
+    collector = collector_of(model, every_n_steps=2, complete=complete)
+    parts = [collector.drain()]
+    for n_steps in (1, 4, 2):
+        steps_of(model, collector, n_steps, poison=2 if n_steps == 4 else None)
+        parts.append(collector.drain())
+    assert parts[0] is None
+    assert collector.drain() is None
+    whole = collector.end_epoch()
+    assert [part.nonfinite_steps for part in parts if part] == [(), ((3, 1),), ()]
+    assert [sorted({step for _, _, step, _, _ in rows_of(part)}) for part in parts if part] == [[0], [2, 3, 4], [6]]
+    rest = whole.epoch_only
+    assert rows_of(*parts, rest) == rows_of(whole)
+    assert {name for _, name, *_ in rows_of(rest)} >= {"gsnr"}
+    assert ("drift" in {name for _, name, *_ in rows_of(rest)}) is not complete
+    assert rest.histograms is whole.histograms
+    assert collector.drain() is None  # of the epoch that is over
+
+
+def test_a_complete_collection_has_every_step_and_its_histograms_add_up() -> None:
+    model = Model()
+    collector = collector_of(model, steps_per_epoch=100, complete=True)
+    steps_of(model, collector, 5, poison=1)
+    statistics = collector.end_epoch()
+    assert grid_of(statistics, "gradients").steps.tolist() == [0, 1, 2, 3, 4]
+    sizes = np.array([sum(p.numel() for p in model.model[block].parameters()) for block in (0, 1, 3)])
+    for histograms in statistics.histograms.values():
+        assert np.array_equal(histograms.counts.sum((1, 2)) + histograms.zeros, 4 * sizes)
+
+
+def test_the_gradient_histogram_is_of_the_first_finite_sampled_step() -> None:
+    model = Model()
+    gradients = steps_of(model, collector := collector_of(model, every_n_steps=1), 3, poison=0)
+    histograms = collector.end_epoch().histograms["gradients"]
+    assert int(histograms.counts[0].sum()) + int(histograms.zeros[0]) == gradients[1][0].numel()
+    exponents = np.frexp(np.abs(gradients[1][0].numpy()))[1] - 1
+    expected = np.bincount(exponents[gradients[1][0].numpy() != 0] + 40, minlength=64)
+    assert np.array_equal(histograms.counts[0].sum(0), expected)
+
+
+def test_the_default_samples_within_its_budget_and_an_interval_does_not_care() -> None:
+    for options, expected in (({"budget": 0.0}, [0, 1, 2, 9]), ({"every_n_steps": 5}, [0, 5]), ({}, list(range(10)))):
+        model, seconds = Model(), iter(range(10**6))
+        clock = (lambda: 0.0) if not options else (lambda seconds=seconds: float(next(seconds)))
+        collector = collector_of(model, steps_per_epoch=10, clock=clock, **options)
+        steps_of(model, collector, 10)
+        assert grid_of(collector.end_epoch(), "weights").steps.tolist() == expected
+
+
+def test_a_longer_epoch_ends_later() -> None:
+    model = Model()
+    collector = collector_of(model, steps_per_epoch=4, budget=0.0)
+    steps_of(model, collector, 4)
+    collector.start_epoch(1, steps_per_epoch=8)
+    steps_of(model, collector, 8)
+    assert grid_of(collector.end_epoch(), "weights").steps.tolist() == [7]
+
+
+def decay_sums(stretch: Stretch) -> tuple[Tensor]:
+    return (stretch.reduce.dot(stretch.weights, stretch.gradient),)
 
 
 def test_a_measure_can_be_added_without_touching_the_collector() -> None:
+    measure = Measure(
+        "weights",
+        ("weights_dot_gradient",),
+        decay_sums,
+        lambda sums: {"decay_cosine": sums["weights_dot_gradient"] / (sums["after_l2"] * sums["gradient_l2"])},
+    )
     model = Model()
-    collector = collector_of(model, measures=[Drift()])
-    for _ in range(2):
-        backward(model)
-        collector.before_step()
-        with torch.no_grad():
-            model.model[3].bias.add_(torch.tensor([3.0, 4.0]))
-        collector.after_step()
-    grid = grid_of(collector.end_epoch(), "drift")
-    assert grid.values["l2"].tolist() == [[0.0, 0.0, 0.0], [0.0, 0.0, pytest.approx(5.0)]]
+    collector = collector_of(model, measures=[measure])
+    (gradient,) = steps_of(model, collector, 1)
+    weights = weights_of(model, 1)
+    expected = weights @ gradient[1] / weights.norm() / gradient[1].norm()
+    summary = collector.end_epoch().summary()
+    assert summary["weights", "decay_cosine", 1] == pytest.approx(float(expected), rel=1e-4)
+    assert ("gradients", "l2", 1) not in summary

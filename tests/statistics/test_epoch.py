@@ -41,3 +41,10 @@ def test_values_of_blocks_are_added_beside_what_is_there() -> None:
 def test_no_values_change_nothing() -> None:
     statistics = EpochStatistics(0, {}, (make_grid(),))
     assert statistics.with_block_values("activations", {}) is statistics
+
+
+def test_what_was_measured_once_is_told_apart_from_the_steps() -> None:
+    whole = EpochStatistics(3, {}, (make_grid(),), n_steps=10, frozen=("00-Conv",))
+    rest = whole.with_block_values("activations", {4: {"mean": 0.5}}).epoch_only
+    assert rest.summary() == {("activations", "mean", 4): 0.5}
+    assert (rest.epoch, rest.n_steps, rest.frozen) == (3, 10, ("00-Conv",))

@@ -3,13 +3,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mlflow_yolo.exceptions import ShapeError
 from mlflow_yolo.statistics.gradients import clip_coefficient, gradient_statistics, gradient_sums
+from mlflow_yolo.statistics.stretch import Layout
 
 
 def statistics_of(vector: Tensor) -> dict[str, float]:
-    sums, n = gradient_sums(vector).double().numpy(), np.array(float(vector.numel()))
-    return {name: float(value) for name, value in gradient_statistics(sums, n).items()}
+    layout = Layout([(0, nn.Parameter(torch.zeros_like(vector)), torch.zeros_like(vector))])
+    layout.read_gradients([vector], 1.0)
+    total, l1, largest = gradient_sums(layout.stretches[0])
+    sums = {
+        "gradient_elements": np.array(float(vector.numel())),
+        "gradient_l2": layout.stretches[0].gradient_l2.double().numpy(),
+        "gradient_total": total.double().numpy(),
+        "gradient_l1": l1.double().numpy(),
+        "gradient_max": largest.double().numpy(),
+    }
+    return {name: float(value) for name, value in gradient_statistics(sums).items()}
 
 
 def test_statistics_of_three_four_by_hand() -> None:
@@ -49,12 +58,9 @@ def test_a_non_finite_element_shows_in_the_maximum(bad: float) -> None:
 
 
 def test_no_blocks_give_empty_statistics() -> None:
-    assert all(v.shape == (0, 0) for v in gradient_statistics(np.zeros((0, 0, 4)), np.zeros((0, 0))).values())
-
-
-def test_sums_that_do_not_fit_the_counts_are_refused() -> None:
-    with pytest.raises(ShapeError, match=r"\(2, 3\)"):
-        gradient_statistics(np.zeros((2, 3)), np.ones(2))
+    names = ("gradient_elements", "gradient_l2", "gradient_total", "gradient_l1", "gradient_max")
+    statistics = gradient_statistics({name: np.zeros((0, 0)) for name in names})
+    assert all(values.shape == (0, 0) for values in statistics.values())
 
 
 @pytest.mark.parametrize("size", [1e-3, 1.0, 300.0])

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from mlflow_yolo.exceptions import ShapeError
-from mlflow_yolo.statistics.histogram import EDGES, exponent_codes, fold, histogram, to_linear
+from mlflow_yolo.statistics.bins import EDGES
+from mlflow_yolo.statistics.histogram import HistogramSums, count_codes, exponent_codes, fold, histogram, to_linear
 
 
 def bin_of(value: float) -> tuple[int, int]:
@@ -44,12 +45,34 @@ def test_magnitudes_beyond_the_edges_are_counted_in_the_outermost_bins() -> None
 def test_zeros_of_both_signs_are_counted_apart_and_non_finite_values_not_at_all() -> None:
     counts, zeros = histogram(torch.tensor([0.0, -0.0, 0.0, float("nan"), float("inf"), -float("inf"), 3.0]))
     assert (int(counts.sum()), zeros) == (1, 3)
+    counts, zeros = histogram(torch.tensor([-0.0, -3.0]))
+    assert (int(counts.sum()), zeros) == (1, 1)
 
 
 def test_the_histogram_of_a_whole_is_the_sum_of_its_parts() -> None:
     values = torch.randn(1000, generator=torch.Generator().manual_seed(0))
     parts = exponent_codes(values[:300]) + exponent_codes(values[300:])
     assert torch.equal(exponent_codes(values), parts)
+
+
+def test_counting_without_waiting_for_the_largest_code_is_the_same() -> None:
+    codes = torch.randint(0, 512, (10_000,), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+    assert torch.equal(count_codes(codes, scatter=True), count_codes(codes, scatter=False))
+    assert count_codes(codes, scatter=True).tolist() == np.bincount(codes.numpy(), minlength=512).tolist()
+
+
+def test_sums_add_up_by_block_and_leave_out_what_does_not_count() -> None:
+    sums = HistogramSums()
+    one, two = torch.tensor([1.0, 1.0, 0.0]), torch.tensor([-2.0])
+    sums.add({4: one, 9: two})
+    sums.add({4: one}, counts=torch.tensor(True))
+    sums.add({4: one, 9: two}, counts=torch.tensor(False))
+    sums.add({4: one, 9: two}, counts=False)
+    found = sums.result(np.array([4, 6, 9]))
+    assert found.counts[:, 0, 40].tolist() == [4, 0, 0]
+    assert found.counts[:, 1, 41].tolist() == [0, 0, 1]
+    assert int(found.counts.sum()) == 5
+    assert found.zeros.tolist() == [2, 0, 0]
 
 
 def test_nothing_gives_counts_of_zero() -> None:

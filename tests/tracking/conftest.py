@@ -1,7 +1,7 @@
 """Tools to look into a test's store and to break the way to it."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from mlflow_yolo.tracking.run import TrackedRun, open_run
+from tests.tracking import stories
 
 
 @pytest.fixture
@@ -60,6 +61,30 @@ class BrokenClient:
 def broken() -> type[BrokenClient]:
     """The class of clients that break on purpose."""
     return BrokenClient
+
+
+@pytest.fixture(scope="session")
+def own_runs(
+    tmp_path_factory: pytest.TempPathFactory,
+    store_template: Path,
+    small_model: Path,
+    small_arguments: Mapping[str, Any],
+) -> Iterator[stories.Story]:
+    """What `autolog()` made of a training, a validation, an export and a second training of one model."""
+    folder = tmp_path_factory.mktemp("own-runs")
+    yield from stories.story(stories.tell_own_runs, folder, store_template, small_model, small_arguments)
+
+
+@pytest.fixture(scope="session")
+def active_runs(
+    tmp_path_factory: pytest.TempPathFactory,
+    store_template: Path,
+    small_model: Path,
+    small_arguments: Mapping[str, Any],
+) -> Iterator[stories.Story]:
+    """What `autolog()` made of trainings inside runs that the user had opened."""
+    folder = tmp_path_factory.mktemp("active-runs")
+    yield from stories.story(stories.tell_active_runs, folder, store_template, small_model, small_arguments)
 
 
 @pytest.fixture

@@ -1,11 +1,20 @@
 """What of a tracking URI is shown, stored and asked."""
 
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 
-from mlflow_yolo.tracking.addresses import absolute, answers, redact, sqlite_path, with_password, without_password
+from mlflow_yolo.tracking.addresses import (
+    absolute,
+    answers,
+    redact,
+    responds,
+    sqlite_path,
+    with_password,
+    without_password,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +67,40 @@ def test_a_listening_address_answers_and_a_closed_one_does_not(dead_uri: str) ->
 def test_what_has_no_address_counts_as_answering() -> None:
     assert answers("sqlite:///x.db")
     assert answers("databricks")
+
+
+def test_a_listener_that_never_speaks_answers_but_does_not_respond() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        uri = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert answers(uri)
+        assert not responds(uri, timeout_s=0.05)
+
+
+def test_any_status_is_a_response_and_what_cannot_be_asked_counts_as_one() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+
+        def refuse() -> None:
+            for _ in range(2):  # `responds` first asks whether anybody listens
+                peer, _address = listener.accept()
+                with peer:
+                    if request := peer.recv(1000):
+                        requests.append(request)
+                        peer.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+
+        requests: list[bytes] = []
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        assert responds(f"http://ann:s3cret@127.0.0.1:{listener.getsockname()[1]}/mlflow/")
+        thread.join()
+    assert requests[0].startswith(b"HEAD /mlflow/health ")
+    assert b"s3cret" not in requests[0]
+    assert responds("sqlite:///x.db")
+    assert responds("databricks")
+
+
+def test_nobody_there_does_not_respond(dead_uri: str) -> None:
+    assert not responds(dead_uri)

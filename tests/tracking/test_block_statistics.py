@@ -2,7 +2,7 @@
 
 import logging
 import math
-import pickle
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +13,9 @@ from torch import nn
 
 from mlflow_yolo.statistics.activations import ActivationProbe
 from mlflow_yolo.statistics.collector import StepCollector
-from mlflow_yolo.tracking import block_statistics
-from mlflow_yolo.tracking.block_statistics import MAX_BLOCK_METRICS, BlockStatistics
+from mlflow_yolo.tracking import statistics_output
+from mlflow_yolo.tracking.block_metrics import MAX_BLOCK_METRICS
+from mlflow_yolo.tracking.block_statistics import BlockStatistics
 
 if TYPE_CHECKING:
     from tests.conftest import RecordedRun
@@ -46,6 +47,7 @@ class Trainer:
         self.accumulate = 1
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
         self.ema = None
+        self.args = SimpleNamespace(compile=False)
         self.n_own_steps = 0
 
     def optimizer_step(self) -> None:
@@ -78,7 +80,7 @@ def table(run: "RecordedRun") -> pd.DataFrame:
 
 
 def test_metrics_of_an_epoch_are_means_over_its_steps_before_clipping(recorded_run: "RecordedRun") -> None:
-    statistics, trainer = BlockStatistics(recorded_run), Trainer()
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer()
     statistics.start(trainer)
     seen = run_epoch(statistics, trainer, 1)
     statistics.stop(is_final=True)
@@ -94,7 +96,7 @@ def test_metrics_of_an_epoch_are_means_over_its_steps_before_clipping(recorded_r
 
 
 def test_activations_of_blocks_are_in_the_files(recorded_run: "RecordedRun") -> None:
-    statistics, trainer = BlockStatistics(recorded_run), Trainer(n_blocks=1, frozen=0)
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer(n_blocks=1, frozen=0)
     statistics.start(trainer)
     run_epoch(statistics, trainer, 1)
     with torch.inference_mode():
@@ -107,7 +109,7 @@ def test_activations_of_blocks_are_in_the_files(recorded_run: "RecordedRun") -> 
 
 
 def test_the_loss_scale_is_taken_out_of_the_gradients(recorded_run: "RecordedRun") -> None:
-    statistics, trainer = BlockStatistics(recorded_run), Trainer()
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer()
     trainer.scaler = type("Scaler", (), {"is_enabled": lambda _: True, "_scale": torch.tensor(256.0)})()
     statistics.start(trainer)
     seen = run_epoch(statistics, trainer, 1, factor=256.0)
@@ -118,7 +120,7 @@ def test_the_loss_scale_is_taken_out_of_the_gradients(recorded_run: "RecordedRun
 
 
 def test_a_scaler_without_a_tensor_of_its_own_is_asked(recorded_run: "RecordedRun") -> None:
-    statistics, trainer = BlockStatistics(recorded_run), Trainer()
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer()
     trainer.scaler = type("Scaler", (), {"is_enabled": lambda _: True, "get_scale": lambda _: 4.0})()
     statistics.start(trainer)
     seen = run_epoch(statistics, trainer, 1)
@@ -129,7 +131,7 @@ def test_a_scaler_without_a_tensor_of_its_own_is_asked(recorded_run: "RecordedRu
 
 
 def test_frozen_blocks_have_neither_metrics_nor_rows(recorded_run: "RecordedRun") -> None:
-    statistics, trainer = BlockStatistics(recorded_run), Trainer(frozen=2)
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer(frozen=2)
     statistics.start(trainer)
     run_epoch(statistics, trainer, 1)
     statistics.stop(is_final=True)
@@ -141,12 +143,12 @@ def test_frozen_blocks_have_neither_metrics_nor_rows(recorded_run: "RecordedRun"
 
 
 def test_a_deep_model_keeps_within_its_share_of_metrics_whole_statistics_left_out(recorded_run: "RecordedRun") -> None:
-    statistics, trainer = BlockStatistics(recorded_run), Trainer(n_blocks=40)
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer(n_blocks=40)
     statistics.start(trainer)
     run_epoch(statistics, trainer, 1)
     statistics.stop(is_final=True)
 
-    keys = [key for _, values in recorded_run.metrics for key in values]
+    keys = [key for _, values in recorded_run.metrics for key in values if key.count("/") == 2]
     assert len(keys) <= MAX_BLOCK_METRICS
     assert [key.count("gradient_l2") for key in keys].count(1) == 40
     assert not any("update_ratio" in key for key in keys)
@@ -162,11 +164,12 @@ def test_files_are_logged_at_powers_of_two_and_at_the_end(recorded_run: "Recorde
 
     assert [name for name, _ in recorded_run.files].count("layers.parquet") == 4  # 1, 2, 4 and the end
     assert set(table(recorded_run)["epoch"]) == {1, 2, 3, 4, 5, 6}
-    assert recorded_run.images == [("stats/gradient_l2", 6), ("stats/weight_histograms", 6)]
+    assert {("stats/gradient_l2", 6), ("stats/weight_histograms", 6)} <= set(recorded_run.images)
+    assert {step for _, step in recorded_run.images} == {6}  # drawn once
 
 
 def test_an_epoch_that_is_repeated_counts_once(recorded_run: "RecordedRun") -> None:
-    statistics, trainer = BlockStatistics(recorded_run), Trainer(n_blocks=1)
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer(n_blocks=1)
     statistics.start(trainer)
     run_epoch(statistics, trainer, 1)
     run_epoch(statistics, trainer, 1)
@@ -189,7 +192,7 @@ def test_a_second_stage_goes_on_in_the_same_files(recorded_run: "RecordedRun") -
     frame = table(recorded_run)
     own = frame[(frame["kind"] == "gradients") & (frame["statistic"] == "l2")]
     assert {epoch: set(rows["block"]) for epoch, rows in own.groupby("epoch")} == {1: {1, 2}, 2: {1, 2}, 3: {0, 1, 2}}
-    assert recorded_run.images[-1] == ("stats/weight_histograms", 3)
+    assert ("stats/weight_histograms", 3) in recorded_run.images
 
 
 @pytest.mark.parametrize("method", ["before_step", "after_step"])
@@ -200,7 +203,7 @@ def test_a_failure_while_measuring_lets_the_step_be_taken_and_is_said_once(
         raise ArithmeticError("broken on purpose")
 
     monkeypatch.setattr(StepCollector, method, fail)
-    statistics, trainer = BlockStatistics(recorded_run), Trainer()
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer()
     before = [p.detach().clone() for p in trainer.model.parameters()]
     statistics.start(trainer)
     with caplog.at_level(logging.WARNING):
@@ -220,39 +223,144 @@ def test_activations_that_fail_leave_gradients_and_weights(
     def fail(*_: Any) -> None:
         raise ArithmeticError("broken on purpose")
 
-    monkeypatch.setattr(ActivationProbe, "_measure_output", fail)
-    statistics, trainer = BlockStatistics(recorded_run), Trainer()
+    monkeypatch.setattr(ActivationProbe, "result", fail)
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer()
     statistics.start(trainer)
     run_epoch(statistics, trainer, 1)
     run_epoch(statistics, trainer, 2)
     statistics.stop(is_final=True)
 
     assert recorded_run.tags["mlflow_yolo.statistics"] == "failed"
-    assert set(table(recorded_run)["kind"]) == {"gradients", "weights", "global"}
+    assert set(table(recorded_run)["kind"]) == {"gradients", "weights", "global", "state"}
     assert len(caplog.records) == 1
 
 
-def test_a_drawing_that_fails_is_raised_at_the_end_only(
-    recorded_run: "RecordedRun", monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["draw_statistics", "report_html"])
+def test_a_drawing_that_fails_is_said_once_and_costs_only_itself(
+    recorded_run: "RecordedRun", monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise OSError("no paper")
 
-    monkeypatch.setattr(block_statistics, "draw_statistics", fail)
+    monkeypatch.setattr(statistics_output, step, fail)
     statistics, trainer = BlockStatistics(recorded_run), Trainer()
     statistics.start(trainer)
     run_epoch(statistics, trainer, 1)
+    statistics.stop(is_final=True)
 
-    with pytest.raises(OSError, match="no paper"):
-        statistics.stop(is_final=True)
+    assert [record.getMessage().count("no paper") for record in caplog.records] == [1]
+    assert recorded_run.tags["mlflow_yolo.statistics"] == "failed"
     assert "optimizer_step" not in vars(trainer)
-    assert (recorded_run.directory / "statistics" / "layers.parquet").is_file()
+    assert ("layers.parquet", "statistics") in recorded_run.files
+    assert ("statistics/report.html" in recorded_run.texts) is (step == "draw_statistics")
+
+
+def test_pictures_can_be_left_out_and_files_stay(recorded_run: "RecordedRun") -> None:
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer()
+    statistics.start(trainer)
+    run_epoch(statistics, trainer, 1)
+    statistics.stop(is_final=True)
+
+    assert recorded_run.images == []
+    assert ("histograms.npz", "statistics") in recorded_run.files
+
+
+def test_everything_is_measured_at_every_step_where_that_is_asked(recorded_run: "RecordedRun") -> None:
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False, level="all"), Trainer(n_blocks=2)
+    statistics.start(trainer)
+    run_epoch(statistics, trainer, 1)
+    statistics.stop(is_final=True)
+
+    frame = table(recorded_run)
+    steps = frame.groupby(["kind", "statistic"], observed=True)["step"].agg(lambda column: sorted(set(column)))
+    everywhere = [
+        ("gradients", "l2"),
+        ("weights", "drift"),
+        ("training_activations", "mean"),
+        ("global", "gradient_norm"),
+    ]
+    assert [steps[key] for key in everywhere] == [[0, 1]] * 4
+    assert steps[("activations", "mean")] == [1]  # the validation, after the last step
+    assert not any(module._forward_hooks for module in trainer.model.modules())
+
+
+def test_the_training_is_not_hooked_where_it_is_compiled(recorded_run: "RecordedRun") -> None:
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False, level="all"), Trainer()
+    trainer.args = SimpleNamespace(compile=True)
+    statistics.start(trainer)
+
+    assert not any(module._forward_hooks for module in trainer.model.modules())
+    statistics.stop(is_final=True)
+
+
+def test_rows_reach_the_disk_every_second_and_not_at_every_step(recorded_run: "RecordedRun") -> None:
+    now = [0.0]
+    statistics, trainer = BlockStatistics(recorded_run, every_n_steps=1, clock=lambda: now[0]), Trainer()
+    statistics.start(trainer)
+    statistics.start_epoch(1)
+    handed: list[list[int]] = []
+    assert statistics._output
+    statistics._output.append = lambda part, attempt: handed.append(sorted(int(step) for step in part.grids[0].steps))  # type: ignore[method-assign]
+    for seconds in (0.3, 0.6, 1.1, 0.2, 1.0):
+        now[0] += seconds
+        trainer.model(torch.ones(1, 3)).sum().backward()
+        trainer.optimizer_step()
+    statistics.abandon()
+
+    assert handed == [[0, 1, 2], [3, 4]]
+
+
+def test_an_interrupted_epoch_leaves_its_steps_in_the_file(recorded_run: "RecordedRun") -> None:
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer(n_blocks=1)
+    statistics.start(trainer)
+    run_epoch(statistics, trainer, 1)
+    statistics.start_epoch(2)
+    trainer.model(torch.ones(1, 3)).sum().backward()
+    trainer.optimizer_step()
+    statistics.stop(is_final=True)
+
+    own = table(recorded_run).query("kind == 'gradients' and statistic == 'l2'")
+    assert list(zip(own["epoch"], own["step"], strict=True)) == [(1, 0), (1, 1), (2, 0)]
+
+
+def test_a_poisoned_step_of_an_attempt_that_was_given_up_is_still_told(recorded_run: "RecordedRun") -> None:
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer()
+    statistics.start(trainer)
+    run_epoch(statistics, trainer, 1)
+    statistics.start_epoch(2)
+    (math.inf * trainer.model(torch.ones(1, 3)).sum()).backward()
+    weights = [p.detach().clone() for p in trainer.model.parameters()]
+    trainer.optimizer_step()
+    with torch.no_grad():  # what Ultralytics does: load the last checkpoint and repeat the epoch
+        for parameter, weight in zip(trainer.model.parameters(), weights, strict=True):
+            parameter.copy_(weight)
+    run_epoch(statistics, trainer, 2)
+    statistics.stop(is_final=True)
+
+    assert recorded_run.tags["mlflow_yolo.statistics.nonfinite"] == "epoch 2 step 0 block 02-Linear"
+    assert recorded_run.value("stats/nonfinite_steps", step=2) == 1
+    values = table(recorded_run).query("epoch == 2 and kind == 'gradients'")["value"]
+    assert np.isfinite(values).all()
+
+
+def test_skipped_steps_and_the_loss_scale_are_metrics_under_mixed_precision_only(recorded_run: "RecordedRun") -> None:
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer()
+    trainer.scaler = type("Scaler", (), {"is_enabled": lambda _: True, "_scale": torch.tensor(256.0)})()
+    statistics.start(trainer)
+    run_epoch(statistics, trainer, 1)
+    trainer.scaler = torch.amp.GradScaler("cpu", enabled=False)
+    run_epoch(statistics, trainer, 2)
+    statistics.stop(is_final=True)
+
+    assert recorded_run.value("stats/loss_scale", step=1) == 256.0
+    assert recorded_run.value("stats/skipped_steps", step=1) == 0.0
+    assert not any("skipped_steps" in values for step, values in recorded_run.metrics if step == 2)
 
 
 def test_parameters_that_never_had_a_gradient_are_named(
     recorded_run: "RecordedRun", caplog: pytest.LogCaptureFixture
 ) -> None:
-    statistics, trainer = BlockStatistics(recorded_run), Trainer()
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer()
     trainer.model.model[1].register_parameter("spare", nn.Parameter(torch.ones(2)))
     statistics.start(trainer)
     run_epoch(statistics, trainer, 1)
@@ -265,16 +373,17 @@ def test_parameters_that_never_had_a_gradient_are_named(
 def test_nothing_is_said_where_every_trainable_parameter_learns(
     recorded_run: "RecordedRun", caplog: pytest.LogCaptureFixture
 ) -> None:
-    statistics, trainer = BlockStatistics(recorded_run), Trainer(frozen=1)
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer(frozen=1)
     statistics.start(trainer)
     run_epoch(statistics, trainer, 1)
     statistics.stop(is_final=True)
 
-    assert (recorded_run.tags, caplog.records) == ({}, [])
+    assert recorded_run.tags == {"mlflow_yolo.statistics.frozen": "00-Linear"}
+    assert caplog.records == []
 
 
 def test_abandoning_gives_the_step_back_and_collects_nothing_more(recorded_run: "RecordedRun") -> None:
-    statistics, trainer = BlockStatistics(recorded_run), Trainer()
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer()
     statistics.start(trainer)
     statistics.watch_activations()
     statistics.abandon()
@@ -294,7 +403,7 @@ def test_a_training_that_never_had_an_epoch_leaves_no_files(recorded_run: "Recor
 
 
 def test_the_probe_sees_the_averaged_weights_where_there_are_some(recorded_run: "RecordedRun") -> None:
-    statistics, trainer = BlockStatistics(recorded_run), Trainer(n_blocks=1)
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer(n_blocks=1)
     trainer.ema = type("Ema", (), {"ema": Network(1)})()
     statistics.start(trainer)
     statistics.start_epoch(1)
@@ -304,14 +413,3 @@ def test_the_probe_sees_the_averaged_weights_where_there_are_some(recorded_run: 
     statistics.stop(is_final=True)
 
     assert hooked == [False, True]
-
-
-def test_a_copy_for_another_process_holds_nothing_alive(recorded_run: "RecordedRun") -> None:
-    statistics, trainer = BlockStatistics(recorded_run), Trainer()
-    statistics.start(trainer)
-    run_epoch(statistics, trainer, 1)
-    copy = pickle.loads(pickle.dumps(statistics))
-    statistics.stop(is_final=True)
-
-    assert [copy._collector, copy._trainer, copy._pool, copy._probe] == [None] * 4
-    copy.stop(is_final=False)

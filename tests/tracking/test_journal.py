@@ -1,50 +1,20 @@
-"""The journal file: whole lines, in order, and patience with a disk that refuses."""
+"""The journal file: whole lines come back, torn ones do not, and what is delivered is known."""
 
 import json
-import os
-import time
 from pathlib import Path
 
 import pytest
 
-from mlflow_yolo.tracking import journal as module
 from mlflow_yolo.tracking.journal import (
     Cursor,
     Entry,
-    JournalWriter,
     count_pending,
+    is_delivered,
+    last_record,
     opening,
     parse_lines,
-    read_all,
     read_entries,
 )
-
-
-def metrics(i: int) -> dict[str, object]:
-    return {"type": "metrics", "t": i, "step": i, "values": {"a": float(i)}}
-
-
-def test_records_come_back_in_order_with_the_offset_after_them(tmp_path: Path) -> None:
-    path = tmp_path / "journal.jsonl"
-    writer = JournalWriter(path)
-    for i in range(5):
-        writer.append(metrics(i))
-    assert writer.close(5.0) == b""
-    entries = list(read_all(path))
-    assert [entry.record["step"] for entry in entries] == list(range(5))
-    assert entries[-1].end == path.stat().st_size
-    assert read_entries(path, entries[2].end) == entries[3:]
-
-
-def test_a_value_is_on_disk_within_a_second_without_being_asked_for(tmp_path: Path) -> None:
-    path = tmp_path / "journal.jsonl"
-    writer = JournalWriter(path)
-    writer.append(metrics(1))
-    deadline = time.monotonic() + 1.0
-    while not read_entries(path) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert len(read_entries(path)) == 1
-    writer.close(1.0)
 
 
 def test_a_line_longer_than_a_chunk_is_read_whole(tmp_path: Path) -> None:
@@ -52,26 +22,6 @@ def test_a_line_longer_than_a_chunk_is_read_whole(tmp_path: Path) -> None:
     path.write_text(json.dumps({"type": "tags", "values": {"a": "x" * 500}}) + "\n")
     (entry,) = read_entries(path, limit_bytes=64)
     assert len(entry.record["values"]["a"]) == 500
-
-
-def test_a_torn_last_line_is_not_read_and_cut_off_by_the_next_writer(tmp_path: Path) -> None:
-    path = tmp_path / "journal.jsonl"
-    path.write_text('{"type": "tags"}\n{"type": "met')
-    assert [entry.record for entry in read_all(path)] == [{"type": "tags"}]
-    writer = JournalWriter(path)
-    writer.append(metrics(1))
-    writer.close(5.0)
-    assert [entry.record["type"] for entry in read_all(path)] == ["tags", "metrics"]
-    assert path.read_text().count("\n") == 2
-
-
-def test_a_file_that_is_one_torn_line_starts_again(tmp_path: Path) -> None:
-    path = tmp_path / "journal.jsonl"
-    path.write_text("x" * 10_000)
-    writer = JournalWriter(path)
-    writer.append(metrics(1))
-    writer.close(5.0)
-    assert [entry.record["type"] for entry in read_all(path)] == ["metrics"]
 
 
 def test_a_damaged_line_in_the_middle_is_passed_over() -> None:
@@ -84,74 +34,6 @@ def test_a_missing_file_and_a_device_give_nothing(tmp_path: Path) -> None:
     assert read_entries(tmp_path / "none") == []
     assert read_entries(Path("/dev/zero")) == []
     assert opening(tmp_path / "none") is None
-
-
-def test_a_full_disk_keeps_the_lines_and_names_the_cause(tmp_path: Path) -> None:
-    path = tmp_path / "journal.jsonl"
-    path.symlink_to("/dev/full")
-    writer = JournalWriter(path)
-    writer.append(metrics(1))
-    assert not writer.flush(5.0)
-    assert "No space left" in writer.error
-    path.unlink()
-    writer.append(metrics(2))
-    assert writer.flush(5.0)
-    assert writer.error == ""
-    assert [entry.record["step"] for entry in read_all(path)] == [1, 2]
-    writer.close(1.0)
-
-
-def test_lines_that_never_reach_the_disk_are_handed_back(tmp_path: Path) -> None:
-    path = tmp_path / "journal.jsonl"
-    path.symlink_to("/dev/full")
-    writer = JournalWriter(path)
-    writer.append(metrics(1))
-    assert [entry.record["step"] for entry in parse_lines(writer.close(5.0))] == [1]
-
-
-def test_beyond_the_bound_the_oldest_metrics_go_and_are_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_METRICS_IN_MEMORY", 10)
-    path = tmp_path / "journal.jsonl"
-    path.symlink_to("/dev/full")
-    writer = JournalWriter(path)
-    writer.append({"type": "params", "values": {"kept": "1"}})
-    for i in range(11):
-        writer.append(metrics(i))
-    kept = [entry.record for entry in parse_lines(writer.close(5.0))]
-    assert writer.n_dropped_metrics == 2
-    assert [record["type"] for record in kept] == ["params", *["metrics"] * 9]
-    assert kept[-1]["step"] == 10
-
-
-def test_deferred_records_take_their_place_and_a_failing_one_costs_only_itself(tmp_path: Path) -> None:
-    def fail() -> list[dict[str, object]]:
-        raise ValueError("no image")
-
-    path = tmp_path / "journal.jsonl"
-    writer = JournalWriter(path)
-    writer.append_later(lambda: [metrics(1), metrics(2)])
-    writer.append_later(fail)
-    writer.append_later(lambda: [])
-    writer.append(metrics(3))
-    writer.close(5.0)
-    records = [entry.record for entry in read_all(path)]
-    assert [record.get("step") for record in records] == [1, 2, None, 3]
-    assert "no image" in records[2]["reason"]
-    assert writer.n_bad_records == 1
-
-
-def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "journal.jsonl"
-    writer = JournalWriter(path)
-    if (pid := os.fork()) == 0:
-        writer.append(metrics(1))
-        writer.write_now()
-        os._exit(0)
-    os.waitpid(pid, 0)
-    writer.close(5.0)
-    assert list(read_all(path)) == []
 
 
 def test_the_cursor_is_stored_and_a_damaged_one_means_the_beginning(tmp_path: Path) -> None:
@@ -169,3 +51,27 @@ def test_values_and_files_are_pending_apart() -> None:
     assert count_pending(entries, Cursor(values=30)) == 1
     assert count_pending(entries, Cursor(values=20, files=20)) == 1
     assert count_pending(entries, Cursor(values=30, files=30)) == 0
+
+
+def test_the_last_record_is_read_from_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    assert last_record(path) is None
+    lines = [json.dumps({"type": "tags", "values": {"a": "x" * size}}) for size in (10, 9000, 5000)]
+    path.write_text("\n".join(lines) + '\n{"type": "met')
+    assert last_record(path) == json.loads(lines[-1])
+    path.write_text('{"type": "met')
+    assert last_record(path) is None
+
+
+@pytest.mark.parametrize(
+    ("tail", "sent", "delivered"),
+    [("", 1.0, True), ("", 0.5, False), ('{"type": "open"}\n', 1.0, False), ('{"type"', 1.0, False)],
+)
+def test_a_journal_is_delivered_when_it_was_closed_and_sent_to_its_end(
+    tmp_path: Path, tail: str, sent: float, *, delivered: bool
+) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"type": "open"}\n{"type": "close"}\n' + tail)
+    size = path.stat().st_size if tail == '{"type": "open"}\n' else path.stat().st_size - len(tail)
+    Cursor(values=int(size * sent), files=size).save(path)
+    assert is_delivered(path) is delivered

@@ -107,6 +107,74 @@ def test_a_dead_process_leaves_a_run_that_is_closed_at_its_last_record(
     assert pending_journals(tmp_path) == []
 
 
+def test_statistics_that_a_killed_process_had_spooled_are_put_together_and_sent(
+    store: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow_yolo.statistics import storage
+
+    def assemble(directory: Path) -> tuple[Path, ...]:
+        (directory / "layers.parquet").write_text((directory / "statistics.spool").read_text())
+        return (directory / "layers.parquet",)
+
+    monkeypatch.setattr(storage, "assemble", assemble)
+    write_journal(tmp_path / "run", store, uid="u1", close=False)
+    (tmp_path / "run" / "statistics").mkdir()
+    (tmp_path / "run" / "statistics" / "statistics.spool").write_text("rows")
+    assert replay(tmp_path).n_pending == 0
+    (run,) = client.search_runs(["0"])
+    assert Path(client.download_artifacts(run.info.run_id, "statistics/layers.parquet")).read_text() == "rows"
+
+
+def test_statistics_that_cannot_be_put_together_cost_only_themselves(
+    store: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow_yolo.statistics import storage
+
+    def fail(directory: Path) -> tuple[Path, ...]:
+        raise OSError("no space")
+
+    monkeypatch.setattr(storage, "assemble", fail)
+    write_journal(tmp_path / "run", store, uid="u1", close=False)
+    (tmp_path / "run" / "statistics").mkdir()
+    done = replay(tmp_path)
+    assert done.n_pending == 0
+    assert "no space" in done.rejected[0]
+    (run,) = client.search_runs(["0"])
+    assert (run.info.status, run.data.metrics) == ("KILLED", {"a": 0.5})
+
+
+def test_statistics_of_a_killed_run_survive_a_new_run_in_its_directory(
+    open_tracked: Open, store: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow_yolo.statistics import storage
+
+    def assemble(directory: Path) -> tuple[Path, ...]:
+        return (directory / "layers.parquet",)
+
+    monkeypatch.setattr(storage, "assemble", assemble)
+    write_journal(tmp_path / "run", store, uid="killed", close=False)
+    table = tmp_path / "run" / "statistics" / "layers.parquet"
+    table.parent.mkdir()
+    table.write_text("old")
+    new = open_tracked()
+    table.write_text("new")
+    new.close()
+    assert replay(tmp_path).n_pending == 0
+    runs = {run.data.tags[keys.TAG_UID]: run for run in client.search_runs(["0"])}
+    assert runs["killed"].info.status == "KILLED"
+    found = client.download_artifacts(runs["killed"].info.run_id, "statistics/layers.parquet")
+    assert Path(found).read_text() == "old"
+
+
+def test_a_clock_that_was_set_back_does_not_end_a_run_before_its_start(
+    store: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    write_journal(tmp_path / "run", store, uid="u1", close=False, t=2500)
+    replay(tmp_path)
+    (run,) = client.search_runs(["0"])
+    assert (run.info.start_time, run.info.end_time) == (2500, 2500)
+
+
 def test_a_run_that_had_a_result_may_be_closed_as_finished(store: str, client: MlflowClient, tmp_path: Path) -> None:
     write_journal(tmp_path / "run", store, uid="u1", close=False)
     close_interrupted(tmp_path / "run", status="FINISHED", state=None)

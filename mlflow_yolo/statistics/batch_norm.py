@@ -1,0 +1,129 @@
+"""Closed forms from batch norm: what its weights alone say about the activation behind it, without any image.
+
+A batch norm hands on, per channel, values of mean beta and standard deviation |gamma|. Taken as normal, P(off) is a
+normal probability, and the expected slope and the spread are one-dimensional integrals. The distance to the measured
+values shows how far the data are from the statistics the model was trained with.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import ndtr
+from torch import nn
+
+from mlflow_yolo.blocks import COPIES
+from mlflow_yolo.statistics.channel_status import DEAD, channel_status
+from mlflow_yolo.statistics.saturation import Activation, Layer, Piece, pre_activations
+from mlflow_yolo.statistics.vectors import Floats, to_host
+
+N_NODES = 64
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(N_NODES)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
+
+@dataclass(frozen=True, eq=False)
+class NormalForms:
+    """What a normal pre-activation gives, per channel.
+
+    Attributes:
+        off_fraction: (C,) probability that the activation is off.
+        openness: (C,) expected |slope| of the activation.
+        spread: (C,) standard deviation of the activation's output.
+    """
+
+    off_fraction: Floats
+    openness: Floats
+    spread: Floats
+
+
+def normal_forms(mean: Floats, std: Floats, activation: Activation) -> NormalForms:
+    """Return the closed forms for z ~ N(mean, std^2).
+
+    Args:
+        mean: (C,) beta of the batch norm.
+        std: (C,) gamma; its sign does not matter, 0 is a constant channel.
+        activation: What is applied to z.
+
+    Returns:
+        `off_fraction` is exact. `openness` is exact for functions of straight pieces, else, as `spread`, by
+        Gauss-Hermite quadrature with 64 points.
+    """
+    std = np.abs(std)
+    z = torch.from_numpy(mean[:, None] + std[:, None] * _NODES)
+    value, slope = (part.numpy() for part in activation.evaluate(z))
+    centred = value - (value @ _WEIGHTS)[:, None]
+    off = _below(activation.off_below, mean, std) + (1.0 - _below(activation.off_above, mean, std))
+    if activation.pieces:
+        openness = np.sum([_over(piece, mean, std) for piece in activation.pieces], axis=0)
+    else:
+        openness = np.abs(slope) @ _WEIGHTS
+    return NormalForms(off, openness, np.sqrt(centred**2 @ _WEIGHTS))
+
+
+def batch_norm_forms(layers: Sequence[Layer]) -> list[NormalForms | None]:
+    """Return the closed forms of every layer, with one copy from the device; None where it is no affine batch norm.
+
+    A fused model has no batch norms left.
+    """
+    norms = [layer.module for layer in layers]
+    affine = [norm for norm in norms if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.affine]
+    values = iter(to_host([part.detach().float() for norm in affine for part in (norm.weight, norm.bias)]))
+    known = {id(norm): (next(values), next(values)) for norm in affine}
+    forms: list[NormalForms | None] = []
+    for layer in layers:
+        gamma_beta = known.get(id(layer.module))
+        forms.append(gamma_beta and normal_forms(gamma_beta[1], gamma_beta[0], layer.activation))
+    return forms
+
+
+def batch_norm_statistics(
+    blocks: Sequence[tuple[int, nn.Module]], *, skip: Collection[str] = COPIES
+) -> dict[int, dict[str, float]]:
+    """Return `off_fraction`, `openness` and `dead_fraction` by block index, after the batch norms' weights alone.
+
+    Every channel counts alike. Blocks without a batch norm before a known activation are absent; so are all blocks of a
+    fused model.
+
+    Args:
+        blocks: Index and module of every block.
+        skip: Class names of blocks to leave out.
+    """
+    chosen = [(index, module) for index, module in blocks if type(module).__name__ not in skip]
+    layers = [(index, layer) for index, module in chosen for layer in pre_activations(module)]
+    by_block: dict[int, list[NormalForms]] = {}
+    for (index, _), form in zip(layers, batch_norm_forms([layer for _, layer in layers]), strict=True):
+        if form:
+            by_block.setdefault(index, []).append(form)
+    return {index: _block_statistics(forms) for index, forms in by_block.items()}
+
+
+def _block_statistics(forms: Sequence[NormalForms]) -> dict[str, float]:
+    dead = [channel_status(form.openness, form.spread, form.off_fraction) == DEAD for form in forms]
+    return {
+        "off_fraction": float(np.concatenate([form.off_fraction for form in forms]).mean()),
+        "openness": float(np.concatenate([form.openness for form in forms]).mean()),
+        "dead_fraction": float(np.concatenate(dead).mean()),
+    }
+
+
+def _standard(limit: float, mean: Floats, std: Floats) -> Floats:
+    """Return (limit - mean) / std; for a constant channel the sign's infinity, with 0 as at or below the limit."""
+    distance = limit - mean
+    constant = np.where(distance >= 0, math.inf, -math.inf)
+    return np.asarray(np.divide(distance, std, out=constant, where=std > 0), dtype=np.float64)
+
+
+def _below(limit: float, mean: Floats, std: Floats) -> Floats:
+    """Return (C,) P(z <= limit)."""
+    return np.asarray(ndtr(_standard(limit, mean, std)), dtype=np.float64)
+
+
+def _over(piece: Piece, mean: Floats, std: Floats) -> Floats:
+    """Return (C,) the integral of constant + rate * z over the piece, under the normal density."""
+    low, high = _standard(piece.low, mean, std), _standard(piece.high, mean, std)
+    mass = ndtr(high) - ndtr(low)
+    bump = (np.exp(-0.5 * low**2) - np.exp(-0.5 * high**2)) / math.sqrt(2 * math.pi)
+    return np.asarray((piece.constant + piece.rate * mean) * mass + piece.rate * std * bump, dtype=np.float64)

@@ -1,0 +1,159 @@
+"""The journal's writer: whole lines, in order, and patience with a disk that refuses."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mlflow_yolo.tracking import journal_writer as module
+from mlflow_yolo.tracking.journal import parse_lines, read_all, read_entries
+from mlflow_yolo.tracking.journal_writer import JournalWriter
+
+
+def metrics(i: int) -> dict[str, object]:
+    return {"type": "metrics", "t": i, "step": i, "values": {"a": float(i)}}
+
+
+def test_records_come_back_in_order_with_the_offset_after_them(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    writer = JournalWriter(path)
+    for i in range(5):
+        writer.append(metrics(i))
+    assert writer.close(5.0) == b""
+    entries = list(read_all(path))
+    assert [entry.record["step"] for entry in entries] == list(range(5))
+    assert entries[-1].end == path.stat().st_size
+    assert read_entries(path, entries[2].end) == entries[3:]
+
+
+def test_a_value_is_on_disk_within_a_second_without_being_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    writer = JournalWriter(path)
+    writer.append(metrics(1))
+    deadline = time.monotonic() + 1.0
+    while not read_entries(path) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(read_entries(path)) == 1
+    writer.close(1.0)
+
+
+def test_a_torn_last_line_is_not_read_and_cut_off_by_the_next_writer(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_text('{"type": "tags"}\n{"type": "met')
+    assert [entry.record for entry in read_all(path)] == [{"type": "tags"}]
+    writer = JournalWriter(path)
+    writer.append(metrics(1))
+    writer.close(5.0)
+    assert [entry.record["type"] for entry in read_all(path)] == ["tags", "metrics"]
+    assert path.read_text().count("\n") == 2
+
+
+def test_a_file_that_is_one_torn_line_starts_again(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_text("x" * 10_000)
+    writer = JournalWriter(path)
+    writer.append(metrics(1))
+    writer.close(5.0)
+    assert [entry.record["type"] for entry in read_all(path)] == ["metrics"]
+
+
+def test_a_full_disk_keeps_the_lines_and_names_the_cause(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.symlink_to("/dev/full")
+    writer = JournalWriter(path)
+    writer.append(metrics(1))
+    assert not writer.flush(5.0)
+    assert "No space left" in writer.error
+    path.unlink()
+    writer.append(metrics(2))
+    assert writer.flush(5.0)
+    assert writer.error == ""
+    assert [entry.record["step"] for entry in read_all(path)] == [1, 2]
+    writer.close(1.0)
+
+
+def test_lines_that_never_reach_the_disk_are_handed_back(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.symlink_to("/dev/full")
+    writer = JournalWriter(path)
+    writer.append(metrics(1))
+    assert [entry.record["step"] for entry in parse_lines(writer.close(5.0))] == [1]
+
+
+def test_beyond_the_bound_the_oldest_metrics_go_and_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_METRICS_IN_MEMORY", 10)
+    path = tmp_path / "journal.jsonl"
+    path.symlink_to("/dev/full")
+    writer = JournalWriter(path)
+    writer.append({"type": "params", "values": {"kept": "1"}})
+    for i in range(11):
+        writer.append(metrics(i))
+    kept = [entry.record for entry in parse_lines(writer.close(5.0))]
+    assert writer.n_dropped_metrics == 2
+    assert [record["type"] for record in kept] == ["params", *["metrics"] * 9]
+    assert kept[-1]["step"] == 10
+
+
+def test_a_failing_deferred_record_costs_only_itself(tmp_path: Path) -> None:
+    def fail() -> list[dict[str, object]]:
+        raise ValueError("no image")
+
+    path = tmp_path / "journal.jsonl"
+    writer = JournalWriter(path)
+    writer.append_later(lambda: [metrics(1), metrics(2)])
+    writer.append_later(fail)
+    writer.append_later(lambda: [])
+    writer.append_later(lambda: [metrics(3)])
+    writer.close(5.0)
+    records = [entry.record for entry in read_all(path)]
+    assert [record.get("step") for record in records] == [1, 2, None, 3]
+    assert "no image" in records[2]["reason"]
+    assert writer.n_bad_records == 1
+
+
+def test_values_do_not_wait_for_slow_work(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    writer = JournalWriter(path)
+    working, done = threading.Event(), threading.Event()
+
+    def work() -> list[dict[str, object]]:
+        working.set()
+        assert done.wait(10)
+        return [metrics(0)]
+
+    writer.append_later(work)
+    writer.append_later(lambda: [metrics(9)])
+    writer.append(metrics(1))
+    assert working.wait(10)
+    assert [entry.record["step"] for entry in read_all(path)] == [1]  # on disk before the work began
+    writer.append(metrics(2))
+    done.set()
+    writer.close(5.0)
+    assert [entry.record["step"] for entry in read_all(path)] == [1, 0, 2, 9]
+
+
+def test_a_record_that_cannot_be_encoded_costs_only_itself(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    writer = JournalWriter(path)
+    loop: dict[str, object] = {"type": "tags"}
+    loop["values"] = loop
+    writer.append(loop)
+    writer.append(metrics(1))
+    writer.close(5.0)
+    assert [entry.record["type"] for entry in read_all(path)] == ["rejected", "metrics"]
+
+
+def test_a_forked_child_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    writer = JournalWriter(path)
+    if (pid := os.fork()) == 0:
+        writer.append(metrics(1))
+        writer.write_now()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    writer.close(5.0)
+    assert list(read_all(path)) == []
