@@ -112,9 +112,7 @@ def training_options(function: F) -> F:
     """Add the options of one training."""
     for add in (
         option("trust", is_flag=True, help="Load a checkpoint that names foreign classes."),
-        option(
-            "every_n_steps", type=INT, default="auto", help="Block statistics at every n-th step [1 % of time]."
-        ),
+        option("every_n_steps", type=INT, default="auto", help="Block statistics at every n-th step [1 % of time]."),
         option(
             "statistics",
             type=click.Choice(["off", "default", "all"]),
@@ -179,9 +177,7 @@ def freeze_ablation(context: click.Context, /, **given: Any) -> None:
 @training_options
 @option("freeze", default="0", help="One depth or word: N, backbone, neck, head, N-.")
 @option("seed", type=int, default=0, help="Seed of weights, augmentation and data order.")
-@option(
-    "resume", type=TEXT, default="auto", help="Directory or last.pt of an interrupted training [none]."
-)
+@option("resume", type=TEXT, default="auto", help="Directory or last.pt of an interrupted training [none].")
 @option("output", default="runs", type=click.Path(path_type=Path), help="Folder below which the training writes.")
 @common_options
 @click.pass_context
