@@ -51,12 +51,21 @@ class Entry:
 
 @dataclass(frozen=True)
 class Cursor:
-    """How far a journal is delivered. Values and files advance apart: a failing upload does not hold back metrics."""
+    """How far a journal is delivered. Values and files advance apart: a failing upload does not hold back metrics.
+
+    Attributes:
+        tracking_uri: Where it was sent.
+        run_id: The run's id there.
+        values: Byte up to which everything but files is delivered.
+        files: Byte up to which files are.
+        begun: Which journal these bytes are of, see `times_begun`.
+    """
 
     tracking_uri: str = ""
     run_id: str | None = None
     values: int = 0
     files: int = 0
+    begun: int = 0
 
     @classmethod
     def load(cls, journal: Path) -> "Cursor":
@@ -135,6 +144,16 @@ def read_all(journal: Path, offset: int = 0) -> Iterator[Entry]:
 def opening(journal: Path) -> Record | None:
     """Return the first `open` record of `journal`, or None when none reached the disk."""
     return next((e.record for e in read_all(journal) if e.record.get("type") == "open"), None)
+
+
+def times_begun(journal: Path) -> int:
+    """Return how often `journal` was deleted and begun anew while it was written; 0 also where it cannot be read."""
+    if not journal.is_file():
+        return 0
+    with contextlib.suppress(OSError), journal.open("rb") as stream:
+        first = next(parse_lines(stream.readline(_CHUNK_BYTES)), None)
+        return int(first.record.get("begun", 0)) if first else 0
+    return 0
 
 
 def last_record(journal: Path) -> Record | None:

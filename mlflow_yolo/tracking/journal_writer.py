@@ -3,7 +3,8 @@
 The trainer's thread only appends to a queue. The writer thread makes lines of what is queued and appends them to the
 file a quarter of a second later, so a `kill -9` loses less than one second and nobody waits for the disk. While the
 disk refuses, lines stay in memory (the oldest metrics beyond a bound are dropped and counted) and writing is tried
-again. All intervals are measured on the monotonic clock.
+again. All intervals are measured on the monotonic clock. A journal that is deleted while it is written (say by a script
+that clears the training's directory) is begun anew, with the record that says which run it belongs to.
 """
 
 import atexit
@@ -61,6 +62,8 @@ class JournalWriter:
         self._queue: deque[Mapping[str, Any] | Maker] = deque()
         self._slow_queue: deque[Maker] = deque()
         self._lines: list[_Line] = []
+        self._opening: Record = {}
+        self._n_begun = 0
         self._n_metrics = 0  # in `_lines`
         self._n_encoded_bytes = 0  # since other threads were let run
         self._closing = False
@@ -141,6 +144,8 @@ class JournalWriter:
     def _put(self, queue: "deque[Any]", item: Any) -> None:
         if os.getpid() != self._pid:
             return
+        if not self._opening and isinstance(item, Mapping) and item.get("type") == "open":
+            self._opening = dict(item)
         queue.append(item)
         if not self._something.is_set():
             self._something.set()
@@ -184,13 +189,19 @@ class JournalWriter:
         """Write the lines; return whether the disk took them."""
         try:
             if self._lines:
-                self._file.append(b"".join(line.data for line in self._lines))
+                data = b"".join(line.data for line in self._lines)
+                self._file.append(self._begin_anew() + data if self._file.is_deleted() else data)
         except OSError as error:
             self.error = self.refusal = f"{error.strerror or error}: {self.path}"
             return False
         self.error = ""
         self._lines, self._n_metrics = [], 0
         return True
+
+    def _begin_anew(self) -> bytes:
+        """Return the first line of a journal in place of one that was deleted, told from it by the count in `begun`."""
+        self._n_begun += 1
+        return _line({**self._opening, "begun": self._n_begun}).data
 
     def _drop_oldest_metrics(self) -> None:
         """Drop a tenth of the bound at once, so that this is rarely done."""
@@ -213,12 +224,18 @@ class AppendOnlyFile:
         self._path = path
         self._fd: int | None = None
 
+    def is_deleted(self) -> bool:
+        """Return whether the file that was opened has no name any more; the next `append` then begins a new one."""
+        return self._fd is not None and os.fstat(self._fd).st_nlink == 0
+
     def append(self, data: bytes) -> None:
         """Append `data` whole, or leave the file as it was.
 
         Raises:
             OSError: The disk refuses.
         """
+        if self.is_deleted():
+            self.close()
         if self._fd is None:
             self._fd = _open_for_append(self._path)
         start, view = os.fstat(self._fd).st_size, memoryview(data)

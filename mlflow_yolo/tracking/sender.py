@@ -24,6 +24,7 @@ from mlflow_yolo.tracking.journal import (
     read_all,
     read_entries,
     run_directory,
+    times_begun,
 )
 from mlflow_yolo.tracking.lookup import find_or_create_run
 from mlflow_yolo.tracking.run_file import note_run_id
@@ -98,6 +99,9 @@ class JournalSender:
         Raises:
             Undeliverable: Something has to wait; what was sent is acknowledged in the cursor.
         """
+        begun = times_begun(self.journal)
+        if begun != self.cursor.begun:  # deleted and begun anew meanwhile
+            self.cursor = self.cursor.moved(values=0, files=0, begun=begun)
         pending = read_entries(self.journal, min(self.cursor.values, self.cursor.files))
         unwritten = list(parse_lines(tail))
         if not pending and not unwritten:

@@ -5,6 +5,7 @@ import math
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -588,3 +589,17 @@ def test_mlflow_is_whole_before_any_thread_of_ours_runs(tmp_path: Path) -> None:
     command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     assert done.stdout == "[True, True]\n"
+
+
+def test_a_directory_deleted_under_an_open_run_costs_nothing(
+    open_tracked: Open, client: MlflowClient, tmp_path: Path
+) -> None:
+    run = open_tracked()
+    run.log_metrics({"a": 1}, step=1, timestamp_ms=1001)
+    run.flush()
+    shutil.rmtree(tmp_path / "run")
+    run.log_metrics({"a": 2}, step=2, timestamp_ms=1002)
+    assert run.close().n_pending == 0
+    assert history(client, run, "a") == [(1, 1001, 1.0), (2, 1002, 2.0)]
+    assert stored(client, run).info.status == "FINISHED"
+    assert len(client.search_runs(["0"])) == 1
