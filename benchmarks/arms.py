@@ -113,11 +113,26 @@ def train_here(training: Training, watcher: Watcher, directory: Path) -> Trained
         notify, finish = _WATCHERS[watcher.kind](network, watcher.options, directory)
         synchronise = torch.cuda.synchronize if training.device != "cpu" else lambda: None
         watch = Watch(block=training.block, clock=clock, seed=0, notify=notify, synchronise=synchronise)
+        _patch(torch, watch)
         network.add_callback("on_pretrain_routine_end", watch.double)
         network.add_callback("on_train_start", lambda trainer: watch.attach(trainer, stock=stock))
         network.train(**_arguments(training, directory))
         finish()
         return Trained(watch.record, sampled_steps(directory), torch.get_num_threads())
+
+
+def _patch(torch: Any, watch: Watch) -> None:
+    """Let the watch know when a backward pass ends, and how long the module hooks take that are set from now on."""
+    backward, module = torch.Tensor.backward, torch.nn.Module
+    register, register_pre = module.register_forward_hook, module.register_forward_pre_hook
+
+    def backward_and_note(*args: Any, **kwargs: Any) -> None:
+        backward(*args, **kwargs)
+        watch.end_backward()
+
+    torch.Tensor.backward = backward_and_note
+    module.register_forward_hook = lambda self, hook, **kwargs: register(self, watch.timed(hook), **kwargs)
+    module.register_forward_pre_hook = lambda self, hook, **kwargs: register_pre(self, watch.timed(hook), **kwargs)
 
 
 def _arguments(training: Training, directory: Path) -> dict[str, Any]:

@@ -6,6 +6,10 @@ both kinds of step belong to the same training: the same model at the same addre
 
 Steps come in blocks of a few, in pairs of blocks on the same batches, one with the watcher and one without, in random
 order. A watcher that is absent has no callback, no wrapped optimizer step and no hook.
+
+Forward and backward vary by some ten per cent from step to step, many times of what is to be found. What a watcher does
+there, it does in callbacks and module hooks, whose time is taken directly (`inside_s`); the rest of the step, where the
+optimizer works, is short enough to be compared (`tail`).
 """
 
 import itertools
@@ -132,6 +136,8 @@ class Step:
         watched: Whether the watcher was present.
         number: Watched steps of this epoch before it: the watcher's own count.
         span: How long it took.
+        tail: The part of it after the backward pass: optimizer step, moving average and callbacks.
+        inside_s: Of the part before, the seconds inside the watcher's callbacks and module hooks.
     """
 
     epoch: int
@@ -140,6 +146,8 @@ class Step:
     watched: bool
     number: int
     span: Span
+    tail: Span = Span(0.0, 0.0)
+    inside_s: float = 0.0
 
 
 @dataclass
@@ -150,12 +158,14 @@ class Record:
         steps: In order.
         ends: Of each epoch's end with the watcher, without writing `results.csv` and the checkpoint.
         bare_ends: Of a validation without the watcher at the same place.
+        ends_inside_s: Of each epoch's start and end the seconds inside the watcher's callbacks and module hooks.
         background_cpu_s: What threads used after each epoch's end, until the process was at rest.
     """
 
     steps: list[Step] = field(default_factory=list)
     ends: list[Span] = field(default_factory=list)
     bare_ends: list[Span] = field(default_factory=list)
+    ends_inside_s: list[float] = field(default_factory=list)
     background_cpu_s: list[float] = field(default_factory=list)
 
     def pairs(self, *, from_block: int = 1, from_place: int = 0) -> list[tuple[Step, Step]]:
@@ -226,6 +236,9 @@ class Watch:
         self._between = Span(0.0, 0.0)
         self._left_out = Span(0.0, 0.0)
         self._start: Span | None = None
+        self._tail_start: Span | None = None
+        self._inside_s = self._inside_body_s = self._inside_between_s = 0.0
+        self._depth = 0
         self._switch: Switch | None = None
 
     def attach(self, trainer: Any, *, stock: Mapping[str, Sequence[Callable[..., Any]]]) -> None:
@@ -236,6 +249,8 @@ class Watch:
             stock: Its callbacks without the watcher, which stay.
         """
         events = trainer.callbacks
+        for event, functions in events.items():
+            functions[:] = [f if f in stock.get(event, ()) else self.timed(f) for f in functions]
         first = {"on_train_batch_start": self._begin_step, "on_train_epoch_end": self._begin_end}
         last = {"on_train_batch_end": self._end_step, "on_fit_epoch_end": self._end_end}
         for event, function in {**first, "on_train_epoch_start": self._begin_start}.items():
@@ -254,6 +269,26 @@ class Watch:
         """Let every block of batches come twice; call it in `on_pretrain_routine_end`."""
         trainer.train_loader = Blocks(trainer.train_loader, self._block)
 
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a callback or hook of the watcher so that the time inside it is counted, once where calls nest."""
+
+        def called(*args: Any, **kwargs: Any) -> Any:
+            self._depth += 1
+            start = now()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._depth -= 1
+                if not self._depth:
+                    self._inside_s += now() - start
+
+        return called
+
+    def end_backward(self) -> None:
+        """Note that a backward pass has ended; what follows of the step is its tail."""
+        self._synchronise()
+        self._tail_start, self._inside_body_s = _spent(), self._inside_s
+
     def _begin_step(self, trainer: Any) -> None:
         assert self._switch is not None
         within = len(self.record.steps) % (2 * self._block)
@@ -266,9 +301,13 @@ class Watch:
 
     def _end_step(self, trainer: Any) -> None:
         assert self._switch is not None
+        assert self._tail_start is not None
         span, watched, n = self._stop(), self._switch.is_present, len(self.record.steps)
+        tail = _spent() - self._tail_start
         block, place = n // (2 * self._block), n % self._block
-        self.record.steps.append(Step(int(trainer.epoch), block, place, watched, self._number, span))
+        self.record.steps.append(
+            Step(int(trainer.epoch), block, place, watched, self._number, span, tail, self._inside_body_s)
+        )
         self._number += watched
         self._switch.put_back()
         self._clock.go()
@@ -278,7 +317,7 @@ class Watch:
         self._begin()
 
     def _end_start(self, trainer: Any) -> None:
-        self._between = self._stop()
+        self._between, self._inside_between_s = self._stop(), self._inside_s
 
     def _begin_end(self, trainer: Any) -> None:
         self._left_out = Span(0.0, 0.0)
@@ -288,6 +327,7 @@ class Watch:
         if self._start is None:  # Ultralytics calls this once more, with the values of best.pt
             return
         self.record.ends.append(self._between + self._stop() - self._left_out)
+        self.record.ends_inside_s.append(self._inside_between_s + self._inside_s)
         with self._absent():
             self.record.background_cpu_s.append(background_cpu_s())
 
@@ -302,6 +342,7 @@ class Watch:
 
     def _begin(self) -> None:
         self._synchronise()
+        self._inside_s = 0.0
         self._start = _spent()
 
     def _stop(self) -> Span:

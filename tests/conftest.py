@@ -223,6 +223,7 @@ def digits_plan(tmp_path_factory: pytest.TempPathFactory) -> "Plan":
         optimizer="AdamW",
         # nbs: an optimizer step for every batch, so four an epoch.
         arguments={"workers": 0, "nbs": 4},
+        every_n_steps=1,
     )
 
 

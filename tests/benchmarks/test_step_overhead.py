@@ -2,12 +2,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks.arms import MLFLOW_YOLO, Trained, Watcher
-from benchmarks.step_overhead import ALL, DEFAULT, Comparison, check, epoch_ratio, step_ratio
+from benchmarks.step_overhead import ALL, DEFAULT, Comparison, added_ratio, check, epoch_ratio, step_ratio
 from benchmarks.switch import Record, Span, Step
 
 
@@ -17,8 +18,10 @@ def recorded(*, n_pairs: int, sampled: set[int], extra_ms: dict[bool, float]) ->
     for n in range(n_pairs):
         for watched in (True, False):
             ms = 100.0 + (extra_ms[n in sampled] if watched else 0.0)
-            steps.append(Step(0, n, 0, watched, n, Span(ms / 1000, ms / 1000)))
-    record = Record(steps, [Span(2.05, 2.0)], [Span(2.0, 2.0)], [0.1])
+            inside = 0.4 * (ms - 100.0)  # the rest of it after the backward pass, which takes 20 ms without
+            span, tail = Span(ms / 1000, ms / 1000), Span((ms - 80.0 - inside) / 1000, 0.0)
+            steps.append(Step(0, n, 0, watched, n, span, tail, inside / 1000))
+    record = Record(steps, [Span(2.05, 2.0)], [Span(2.0, 2.0)], [0.05], [0.1])
     return Trained(record, frozenset((0, n) for n in sampled), threads=1)
 
 
@@ -27,6 +30,15 @@ def test_step_ratio_is_that_of_the_median_pair() -> None:
 
     assert step_ratio(trained).value == pytest.approx(1.03)
     assert step_ratio(trained).n == 10  # the first is a warm-up
+
+
+def test_added_ratio_sees_what_is_lost_in_the_noise_of_whole_steps() -> None:
+    trained = recorded(n_pairs=11, sampled=set(range(11)), extra_ms={True: 3.0})
+    noisy = [replace(s, span=Span(s.span.seconds * (0.7 if s.watched else 1.0), 0.0)) for s in trained.record.steps]
+    trained.record.steps[:] = noisy
+
+    assert step_ratio(trained).value < 0.8
+    assert added_ratio(trained).value == pytest.approx(1.03)
 
 
 def test_epoch_ratio_charges_rare_samples_and_the_epochs_end_to_the_steps() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.switch import Blocks, Clock, Record, Span, Step, Switch
+from benchmarks.switch import Blocks, Clock, Record, Span, Step, Switch, Watch
 
 
 class Trainer:
@@ -129,3 +129,13 @@ def test_pairs_are_of_one_batch_and_leave_out_what_they_are_told() -> None:
     pairs = Record(steps).pairs(from_block=0)
     assert [(a.span.seconds, b.span.seconds) for a, b in pairs] == [(1, 0), (11, 10), (101, 100), (111, 110)]
     assert [a.span.seconds for a, _ in Record(steps).pairs(from_block=1, from_place=1)] == [111]
+
+
+def test_time_inside_the_watcher_is_counted_once_where_calls_nest(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(100))
+    monkeypatch.setattr("benchmarks.switch.now", lambda: float(next(seconds)))
+    watch = Watch(block=1, clock=Clock(), seed=0, notify=lambda present: None, synchronise=lambda: None)
+    inner = watch.timed(lambda: "result")
+
+    assert watch.timed(inner)() == "result"  # begins at 0, inner at 1, outer ends at 2
+    assert watch._inside_s == 2.0

@@ -263,7 +263,12 @@ def test_artifacts_are_where_a_reader_expects_them(trained: "Trained") -> None:
     assert expected <= set(artifacts(trained))
     assert artifacts(trained, "weights") == ["best.pt"]
     assert {"results.png", "confusion_matrix.png", "BoxPR_curve.png"} <= set(artifacts(trained, "plots"))
-    assert set(artifacts(trained, "statistics")) == {"layers.parquet", "histograms.npz"}
+    assert set(artifacts(trained, "statistics")) == {
+        "layers.parquet",
+        "histograms.npz",
+        "channels.parquet",
+        "report.html",
+    }
 
 
 @slow
@@ -273,11 +278,13 @@ def test_artifacts_are_the_files_themselves(trained: "Trained", tmp_path: Path) 
 
 
 @slow
-def test_the_grid_shows_both_statistics_figures_at_the_last_epoch(trained: "Trained") -> None:
+def test_the_grid_shows_every_statistics_figure_at_the_last_epoch(trained: "Trained") -> None:
     names = [name for name in artifacts(trained, "images") if name.endswith(".png")]
     shown = {(*name.split("+step+")[0].split("~"), name.split("+")[2]) for name in names}
 
-    assert shown == {("stats", "gradient_l2", "2"), ("stats", "weight_histograms", "2")}
+    by_epoch = {"gradient_l2", "update_ratio", "off_fraction", "weight_histograms", "activation_functions"}
+    by_step = {"gradient_l2_steps", "update_ratio_steps"}
+    assert shown == {("stats", name, "2") for name in by_epoch | by_step}
     assert run_of(trained).data.tags["mlflow.loggedImages"] == "true"
 
 
