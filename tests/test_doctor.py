@@ -17,7 +17,7 @@ DIES_WHILE_TRACKING = """
 import os, signal, sys
 from pathlib import Path
 from mlflow_yolo.tracking.run import open_run
-run = open_run(Path("runs/child"), tracking_uri=sys.argv[1], run_id=sys.argv[2] or None)
+run = open_run(Path("runs/child"), tracking_uri=sys.argv[1], run_id=sys.argv[2] or None, recover=False)
 run.log_metrics({"loss": 1.0}, step=1)
 run.flush()
 os.kill(os.getpid(), signal.SIGKILL)
@@ -164,6 +164,42 @@ def test_the_run_of_a_killed_process_is_named_and_fix_closes_it_as_interrupted(s
     assert closed.data.tags[keys.TAG_STATE] == "interrupted"
     assert closed.data.metrics == {"loss": 1.0}
     assert by_subject(doctor(Path("runs"), tracking_uri=store))["runs"].detail == "none is stale, 0 running"
+
+
+def test_fix_closes_both_runs_that_were_killed_one_after_the_other_in_one_directory(
+    store: str, repository: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    for _ in range(2):
+        die_while_tracking(store, repository)
+    assert len(list(Path("runs/child").rglob("journal.jsonl"))) == 2
+    found = by_subject(doctor(Path("runs"), tracking_uri=store))
+    assert found["journals"].detail.startswith("2 runs below runs")
+    assert found["runs"].detail.startswith("2 runs shown as RUNNING")
+
+    fixed = by_subject(doctor(Path("runs"), tracking_uri=store, fix=True))
+    assert fixed["journals"].detail == "2 runs sent, 2 of them closed as interrupted"
+    assert fixed["runs"].status == "ok"
+    runs = MlflowClient(store).search_runs(["0"])
+    assert [(run.info.status, run.data.metrics) for run in runs] == [("KILLED", {"loss": 1.0})] * 2
+
+
+def test_fix_leaves_the_living_run_alone_in_whose_directory_an_earlier_one_was_killed(
+    store: str, repository: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    die_while_tracking(store, repository)
+    alive = open_run(Path("runs/child"), tracking_uri=store, recover=False)
+    alive.flush()
+    fixed = by_subject(doctor(Path("runs"), tracking_uri=store, fix=True))
+    assert fixed["journals"].detail == "1 run sent, 1 of them closed as interrupted"
+    assert fixed["runs"].detail == "none is stale, 1 running"
+    runs = {run.info.run_id: run.info.status for run in MlflowClient(store).search_runs(["0"])}
+    assert sorted(runs.values()) == ["KILLED", "RUNNING"]
+    assert runs[str(alive.run_id)] == "RUNNING"
+    alive.close()
 
 
 def test_fix_also_closes_a_run_that_a_killed_process_had_adopted(store: str, repository: Path) -> None:

@@ -35,6 +35,7 @@ def histogram_ridges(
     what: str = "weights",
     subject: str = "",
     epochs: Sequence[int] | None = None,
+    frozen: Sequence[str] = (),
 ) -> Figure:
     """Return one panel per block: a ridge per epoch of the distribution by sign and power of two.
 
@@ -45,6 +46,7 @@ def histogram_ridges(
         what: What was counted: `weights` or `gradients`.
         subject: What was trained, appended to the title.
         epochs: (n_epochs,) their numbers; default from 1.
+        frozen: Names of blocks that have no values because they were frozen; the figure says so.
 
     Returns:
         A figure with one axes per block that has values, gid `block:<name>`; its ridges are lines of gid
@@ -79,7 +81,7 @@ def histogram_ridges(
         figure,
         f"Distribution of {what} by block, {_span(numbers)}" + (f": {subject}" if subject else ""),
         f"Height: share of the block's {what} per power of two, same scale everywhere. In the middle: "
-        f"magnitudes below {_power(lowest + 1)}. n: values.{left_out}",
+        f"magnitudes below {_power(lowest + 1)}. n: values.{left_out}{_resting(frozen)}",
     )
     panels = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
     for i, axes in enumerate(panels.flat):
@@ -174,6 +176,12 @@ def _dress(axes: Axes, *, lowest: int, highest: int, bottom: bool) -> None:
     labels = [f"{_MINUS}{_power(p)}" for p in powers] + ["0"] + [_power(p) for p in reversed(powers)]
     axes.set_xticks(ticks, labels, **style.lettering(6.0))
     axes.tick_params(axis="x", labelbottom=bottom)
+
+
+def _resting(frozen: Sequence[str]) -> str:
+    """Return the sentence about frozen blocks."""
+    more = f" and {len(frozen) - 3} more" if len(frozen) > 3 else ""
+    return f" Frozen, not drawn: {', '.join(map(legible, frozen[:3]))}{more}." if frozen else ""
 
 
 def _span(numbers: npt.NDArray[np.intp]) -> str:

@@ -31,7 +31,7 @@ from mlflow_yolo.figures.histogram_ridges import signed_shares
 MOST_COLUMNS = 500
 """Columns of the heat map: two pixels each on a page of 1280 pixels."""
 MOST_RIDGES = 12
-_KINDS = ("weights", "gradients")
+_KINDS = ("weights", "ema_weights", "gradients")
 _FIRST = ("gradients", "l2")
 """The statistic that the page opens with."""
 _ORDER = ("gradients", "weights", "global", "activations", "batch_norm")
@@ -50,8 +50,8 @@ def statistics_report(
     Args:
         frame: Tidy table: epoch, step, block, name, kind, statistic, value; rows of kind `state` say what was frozen
             and where gradients were not finite.
-        arrays: `epochs` (E,), `blocks` (B,), and for `weights` and `gradients` counts (E, B, 2, 64): positive,
-            negative. Empty where there are no histograms.
+        arrays: `epochs` (E,), `blocks` (B,), and for `weights`, `ema_weights` and `gradients` counts (E, B, 2, 64):
+            positive, negative. Empty where there are no histograms.
         title: What was trained.
         names: Names of all blocks by index, also of those without any row; default those in the table.
         facts: Names and values below the title.

@@ -24,6 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from mlflow_yolo.blocks import COPIES
 from mlflow_yolo.exceptions import WorkError
 from mlflow_yolo.statistics.channels import LEAST_IMAGES, ChannelHealth, channel_table
+from mlflow_yolo.statistics.confidence import HeadConfidences
 from mlflow_yolo.statistics.density import Density
 from mlflow_yolo.statistics.epoch import Grid
 from mlflow_yolo.statistics.layers import FRACTIONS, LayerPreActivations, block_fractions, fractions
@@ -32,6 +33,9 @@ from mlflow_yolo.statistics.saturation import Activation, pre_activations
 from mlflow_yolo.statistics.vectors import Floats, Ints, to_host
 
 KIND = "activations"
+STEP_STATISTICS = (*STATISTICS, *FRACTIONS)
+"""What the row of a step holds; the rest is of all passes."""
+
 _N_OUTPUT, _N_FRACTION = 4, 3
 """How many sums `BlockOutputs` and `LayerPreActivations` make of a step."""
 
@@ -50,8 +54,9 @@ class ActivationResult:
 
     Attributes:
         blocks: By block index, the statistics by name. Of the output: `mean`, `std`, `channel_variance`,
-            `intra_channel_variance`, `redundancy`, `effective_rank`; blocks whose output is no tensor (heads) lack
-            them. Of the pre-activations: `off_fraction`, `nonlinear_fraction`, `linear_fraction`, `dead_fraction`,
+            `intra_channel_variance`, `redundancy`, `effective_rank` and, when few passes are measured, the variances
+            along each axis; heads, whose output is no tensor, have `confident_fraction` instead. Of the
+            pre-activations: `off_fraction`, `nonlinear_fraction`, `linear_fraction`, `dead_fraction`,
             `near_dead_fraction`; blocks without a known activation lack them.
         channels: Every channel of every layer with a known activation.
         densities: By block index, the distribution of its layers' pre-activations.
@@ -105,7 +110,10 @@ class ActivationProbe:
         self._layers = [(i, layer) for i, module in enumerate(modules) for layer in pre_activations(module)]
         self._max_batches = max_batches
         each = max_batches is None
-        self._outputs = BlockOutputs(len(modules), n_positions=_POSITIONS_EACH_PASS if each else _POSITIONS)
+        self._outputs = BlockOutputs(
+            len(modules), n_positions=_POSITIONS_EACH_PASS if each else _POSITIONS, along_axes=not each
+        )
+        self._confidences = HeadConfidences()
         self._pre_activations = LayerPreActivations(
             self._layers,
             len(modules),
@@ -128,6 +136,7 @@ class ActivationProbe:
                 self._handles.append(self._blocks[0][1].register_forward_pre_hook(_Hook(self._begin_pass)))
             for number, (_, module) in enumerate(self._blocks):
                 self._attach(module, partial(self._outputs.see, number))
+                self._handles.append(module.register_forward_hook(_Hook(self._look_at_head, number)))
             for number, (_, layer) in enumerate(self._layers):
                 self._attach(layer.module, partial(self._pre_activations.see, number))
             undo.pop_all()
@@ -193,7 +202,8 @@ class ActivationProbe:
         layers = [(indices[number], layer) for number, layer in self._layers]
         names = [f"model.{index}.{layer.name}".rstrip(".") for index, layer in layers]
         with self._measuring():
-            blocks = {indices[number]: values for number, values in self._outputs.result().items()}
+            found = {**self._outputs.result(), **self._confidences.result()}
+            blocks = {indices[number]: values for number, values in found.items()}
             channels = self._pre_activations.channels()
             densities = {indices[i]: density for i, density in self._pre_activations.densities(names).items()}
             health = channel_table(layers, names, channels, n_images=self._n_images)
@@ -252,6 +262,11 @@ class ActivationProbe:
                     see(output, turn=self._n_passes)  # detaches: nothing here records a gradient
             except Exception as error:  # kept for `result`; here it would end the caller's training
                 self._fail(error)
+
+    def _look_at_head(self, number: int, output: Any) -> None:
+        if self._is_on and not isinstance(output, Tensor):
+            with self._measuring():
+                self._confidences.see(number, output)
 
 
 class _Hook:

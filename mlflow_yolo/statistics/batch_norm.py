@@ -15,7 +15,7 @@ from scipy.special import ndtr
 from torch import nn
 
 from mlflow_yolo.blocks import COPIES
-from mlflow_yolo.statistics.channel_status import DEAD, channel_status
+from mlflow_yolo.statistics.channel_status import channel_status, status_fractions
 from mlflow_yolo.statistics.saturation import Activation, Layer, Piece, pre_activations
 from mlflow_yolo.statistics.vectors import Floats, to_host
 
@@ -82,10 +82,10 @@ def batch_norm_forms(layers: Sequence[Layer]) -> list[NormalForms | None]:
 def batch_norm_statistics(
     blocks: Sequence[tuple[int, nn.Module]], *, skip: Collection[str] = COPIES
 ) -> dict[int, dict[str, float]]:
-    """Return `off_fraction`, `openness` and `dead_fraction` by block index, after the batch norms' weights alone.
+    """Return statistics by block index, after the batch norms' weights alone.
 
-    Every channel counts alike. Blocks without a batch norm before a known activation are absent; so are all blocks of a
-    fused model.
+    They are `off_fraction`, `openness`, `dead_fraction` and `near_dead_fraction`; every channel counts alike. Blocks
+    without a batch norm before a known activation are absent; so are all blocks of a fused model.
 
     Args:
         blocks: Index and module of every block.
@@ -101,11 +101,11 @@ def batch_norm_statistics(
 
 
 def _block_statistics(forms: Sequence[NormalForms]) -> dict[str, float]:
-    dead = [channel_status(form.openness, form.spread, form.off_fraction) == DEAD for form in forms]
+    status = [channel_status(form.openness, form.spread, form.off_fraction) for form in forms]
     return {
         "off_fraction": float(np.concatenate([form.off_fraction for form in forms]).mean()),
         "openness": float(np.concatenate([form.openness for form in forms]).mean()),
-        "dead_fraction": float(np.concatenate(dead).mean()),
+        **status_fractions(np.concatenate(status)),
     }
 
 

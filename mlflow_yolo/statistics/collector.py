@@ -145,12 +145,13 @@ class StepCollector:
         for stretch in self._layout.stretches if self._layout else ():
             stretch.gradient_sum.zero_()
 
-    def before_step(self, scale: float | Tensor = 1.0) -> None:
+    def before_step(self, scale: float | Tensor = 1.0, n_images: int = 0) -> None:
         """Read the gradients, and the weights if the step is sampled.
 
         Args:
             scale: The loss scale that the gradients are still multiplied with: `scaler.get_scale()`, or the scaler's
                 own tensor, which saves the wait for the device; 1 without AMP.
+            n_images: Images that the gradients were added up over, 0 when unknown.
         """
         with self._sampling.spending(), torch.no_grad():
             self._open = None
@@ -160,9 +161,9 @@ class StepCollector:
                 return
             self._note_gradients(layout, gradients)
             if self._sampling.is_due(self._step):
-                self._open = self._read(layout, gradients, scale)
+                self._open = self._read(layout, gradients, scale, n_images)
             else:
-                self._record.add_whole(self._step, _whole(layout, gradients, scale))
+                self._record.add_whole(self._step, _whole(layout, gradients, scale, n_images))
 
     def after_step(self) -> None:
         """Measure the update if the step is sampled."""
@@ -225,10 +226,13 @@ class StepCollector:
             self._had_gradient.update(id(p) for p, g in pairs if g is not None)
             self._all_had_gradient = layout if all(g is not None for g in gradients) else None
 
-    def _read(self, layout: Layout, gradients: Sequence[Tensor | None], scale: float | Tensor) -> _Sample:
+    def _read(
+        self, layout: Layout, gradients: Sequence[Tensor | None], scale: float | Tensor, n_images: int
+    ) -> _Sample:
         """Read the gradients, and the weights before the step where they are not those after the last one."""
         layout.read_weights()
-        whole = global_sums(layout.read_gradients(gradients, scale), layout.blocks_there, scale)
+        norms = layout.read_gradients(gradients, scale)
+        whole = global_sums(norms, layout.blocks_there, scale, n_images=n_images)
         self._record.add_whole(self._step, whole)
         before = [(stretch.weight_total, stretch.weight_l2) for stretch in layout.stretches]
         return _Sample(layout, layout.elements_with(gradients), is_finite(whole), before)
@@ -301,11 +305,13 @@ class StepCollector:
         return tuple(name for name, p in named if p.requires_grad and id(p) not in self._had_gradient)
 
 
-def _whole(layout: Layout, gradients: Sequence[Tensor | None], scale: float | Tensor) -> Tensor:
-    """Return the `global_sums` of the gradients that are there, which go with the parameters of the layout."""
+def _whole(layout: Layout, gradients: Sequence[Tensor | None], scale: float | Tensor, n_images: int) -> Tensor:
+    """Return the `global_sums` of the gradients that are there, which go with the parameters of the layout.
+
+    The norm is still multiplied with the scale: of a step that is not sampled, only one that is not finite is reported.
+    """
     there = [g for g in gradients if g is not None]
     owners = layout.owners_there
     if len(there) < len(gradients):
         owners = owners[[i for i, g in enumerate(gradients) if g is not None]]
-    norms = gradient_norms(there)
-    return global_sums(norms / scale if isinstance(scale, Tensor) or scale != 1.0 else norms, owners, scale)
+    return global_sums(gradient_norms(there), owners, scale, n_images=n_images)

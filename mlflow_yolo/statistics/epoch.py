@@ -47,7 +47,7 @@ class EpochStatistics:
         epoch: The epoch, as the trainer counts.
         names: Block names by index.
         grids: One or more for each kind; what two of them hold of a kind differs in steps, blocks or statistics.
-        histograms: By kind, `weights` and `gradients`; a kind that was not sampled is absent.
+        histograms: By kind, `weights`, `ema_weights` and `gradients`; a kind that was not sampled is absent.
         n_steps: Number of optimizer steps in the epoch.
         nonfinite_steps: Every step with a NaN or infinite gradient, and the block in which the backward pass met it
             first, that is the deepest one (`NO_BLOCK`: a parameter outside all blocks).

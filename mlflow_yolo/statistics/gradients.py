@@ -1,4 +1,4 @@
-"""Gradient statistics of a block: L1, L2, signed mean, mean magnitude, maximum and variance.
+"""Gradient statistics of a block: L1, L2, root mean square, signed mean, mean magnitude, maximum and variance.
 
 All of them are of the gradient that the optimizer step starts from: accumulated, divided by the loss scale, before
 clipping. The trainer clips to norm 10 as a rule and not as an exception (a small run had norm 1290), so gradients read
@@ -28,17 +28,19 @@ def gradient_statistics(sums: Mapping[str, Floats]) -> dict[str, Floats]:
             them, `gradient_elements`.
 
     Returns:
-        `l1` = sum|g|, `l2` = sqrt(sum g^2), `mean` = sum g / N (signed), `mean_abs` = l1 / N, `max_abs` = max|g|,
-        `variance` = l2^2 / N - mean^2 (over the elements, population). Empty input gives empty arrays.
+        `l1` = sum|g|, `l2` = sqrt(sum g^2), `rms` = l2 / sqrt(N) (comparable between blocks of any size), `mean` =
+        sum g / N (signed), `mean_abs` = l1 / N, `max_abs` = max|g|, `variance` = l2^2 / N - mean^2 (over the elements,
+        population). Empty input gives empty arrays.
     """
     n, l1, l2 = sums["gradient_elements"], sums["gradient_l1"], sums["gradient_l2"]
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # non-finite gradients are data here
         mean = sums["gradient_total"] / n
         variance = np.maximum(l2**2 / n - mean**2, 0.0)  # float32 sums may cancel to slightly below 0
-        mean_abs = l1 / n
+        mean_abs, rms = l1 / n, l2 / np.sqrt(n)
     return {
         "l1": l1,
         "l2": l2,
+        "rms": rms,
         "mean": mean,
         "mean_abs": mean_abs,
         "max_abs": sums["gradient_max"],

@@ -5,7 +5,8 @@ magnitudes are counted in the outermost bins, exact zeros apart, NaN and infinit
 epochs and runs therefore always share their bins and can be added.
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,16 @@ class HistogramSums:
         if self._codes:
             host[np.searchsorted(blocks, list(self._codes))] = torch.stack(list(self._codes.values())).cpu().numpy()
         return Histograms(blocks, *fold(host))
+
+
+def weight_histograms(weights: Iterable[tuple[int, Tensor]], blocks: Ints) -> Histograms:
+    """Return the histograms of weights, each given with its block; 0 for those of `blocks` (B,) that have none."""
+    by_block: dict[int, list[Tensor]] = defaultdict(list)
+    for block, weight in weights:
+        by_block[block].append(weight.detach().reshape(-1))
+    sums = HistogramSums()
+    sums.add({block: torch.cat(parts) for block, parts in by_block.items()})
+    return sums.result(blocks)
 
 
 def fold(codes: npt.ArrayLike) -> tuple[Ints, Ints]:

@@ -53,15 +53,15 @@ class EpochRecord:
     def grids(self, start: int, stop: int, *, max_norm: float) -> tuple[tuple[Grid, ...], tuple[tuple[int, int], ...]]:
         """Return the grids of the steps from `start` to before `stop`, and all non-finite steps before `stop`.
 
-        Of the whole model, there are rows of the sampled steps and of the epoch's first non-finite one.
+        Of the whole model, there are rows of the sampled steps and of every non-finite one.
         """
         self.flush()
         finished = [(step, sums) for step, sums in self._wholes if step < stop]
         steps = np.array([step for step, _ in finished], dtype=np.int64)
-        wholes = np.array([sums for _, sums in finished]).reshape(-1, 3)
+        wholes = np.array([sums for _, sums in finished]).reshape(-1, 4)
         bad = nonfinite_steps(steps, wholes)
         rows = [row for row in self._rows if start <= row.step < stop]
-        kept = np.isin(steps, [row.step for row in rows] + [step for step, _ in bad[:1] if step >= start])
+        kept = np.isin(steps, [row.step for row in rows] + [step for step, _ in bad if step >= start])
         found = Table.of(rows, self._names, dict(bad)).grids(self._measures)
         found += global_grids(steps[kept], wholes[kept], max_norm=max_norm)
         return tuple(grid for grid in found if grid.measured.any()), bad

@@ -7,8 +7,8 @@ Rows of kind `state` say what is no measurement: `n_steps` (how many optimizer s
 not; block -1) and, once the epoch has ended, `frozen` (1: the block has parameters and trains none of them).
 
 `histograms.npz`: `epochs` (E,), `blocks` (B,) indices, `names` (B,), `edges` (65,) magnitudes, and for each of
-`weights` and `gradients` counts (E, B, 2, 64) (positive, negative) and `<kind>_zeros` (E, B). Blocks without trainable
-parameters have counts of 0.
+`weights`, `ema_weights` (of the moving average) and `gradients` counts (E, B, 2, 64) (positive, negative) and
+`<kind>_zeros` (E, B). Blocks without trainable parameters have counts of 0, and so has what was not collected.
 
 Both are made from `statistics.spool`, which grows by every part that is measured: writing costs what is in the part,
 a killed process loses nothing that it had appended, and no table is kept in memory. Needs no torch.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 TABLE_FILE = "layers.parquet"
 HISTOGRAM_FILE = "histograms.npz"
 SPOOL_FILE = "statistics.spool"
-HISTOGRAM_KINDS = ("weights", "gradients")
+HISTOGRAM_KINDS = ("weights", "ema_weights", "gradients")
 
 Arrays = dict[str, npt.NDArray[Any]]
 _PART, _HISTOGRAMS, _STATE, _NAMES = b"p", b"h", b"s", b"n"

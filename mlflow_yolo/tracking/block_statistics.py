@@ -18,8 +18,9 @@ from mlflow_yolo.statistics.activations import ActivationProbe
 from mlflow_yolo.statistics.batch_norm import batch_norm_statistics
 from mlflow_yolo.statistics.collector import StepCollector
 from mlflow_yolo.statistics.epoch import EpochStatistics
+from mlflow_yolo.statistics.histogram import weight_histograms
 from mlflow_yolo.tracking.block_metrics import step_metrics
-from mlflow_yolo.tracking.optimizer_hook import OptimizerHook, loss_scale
+from mlflow_yolo.tracking.optimizer_hook import OptimizerHook, images_of_step, loss_scale
 from mlflow_yolo.tracking.run import TrackedRun
 from mlflow_yolo.tracking.statistics_output import StatisticsOutput
 
@@ -69,6 +70,7 @@ class BlockStatistics:
         self._training = contextlib.ExitStack()
         self._validation_probe: ActivationProbe | None = None
         self._training_probe: ActivationProbe | None = None
+        self._hooks_training = False
         self._names: dict[int, str] = {}
         self._attempt = 0
         self._step = 0
@@ -100,8 +102,7 @@ class BlockStatistics:
         self._trainer = trainer
         self._drained_at = self._clock()
         self._hook.attach(trainer)
-        if self._complete and not getattr(trainer.args, "compile", False):  # hooks break a compiled graph
-            self._training_probe = ActivationProbe(_layers(network), max_batches=None)
+        self._hooks_training = self._complete and not getattr(trainer.args, "compile", False)  # hooks break its graph
 
     def start_epoch(self, epoch: int) -> None:
         """Begin an epoch; one that is repeated (after NaN or too little memory) replaces the first attempt."""
@@ -113,10 +114,10 @@ class BlockStatistics:
             self._n_aborted_nonfinite += len(aborted.nonfinite_steps)
         self.end_validation()
         self._validation_probe = None
-        if self._training_probe:
-            self._training_probe.drain()
-            self.end_batches()
-            self._training.enter_context(self._training_probe)
+        self.end_batches()
+        if self._hooks_training:
+            probe = ActivationProbe(_layers(_network(self._trainer)), max_batches=None)
+            self._training_probe = self._training.enter_context(probe)
         self._epoch, self._step, self._attempt = epoch, 0, self._attempt + 1
         self._collector.start_epoch(epoch, steps_per_epoch=_steps_per_epoch(self._trainer))
 
@@ -127,7 +128,7 @@ class BlockStatistics:
     def _before_step(self, trainer: Any) -> None:
         if self._collector:
             try:
-                self._collector.before_step(loss_scale(trainer))
+                self._collector.before_step(loss_scale(trainer), images_of_step(trainer))
             except Exception as error:
                 self._collector = None
                 self._fail("gradient statistics", error)
@@ -182,12 +183,14 @@ class BlockStatistics:
         if not self._collector or not self._output:
             return
         self._drain()
-        found = self._with_batch_norm(self._collector.end_epoch())
+        found = self._with_validated_model(self._collector.end_epoch())
         self._note(found)
         scaled = self._trainer.scaler.is_enabled()
         self._run.log_metrics(step_metrics(found, n_aborted=self._n_aborted_nonfinite, scaled=scaled), step=epoch)
-        probe, self._validation_probe = self._validation_probe, None
-        self._output.end_epoch(found, probe, attempt=self._attempt, n_epochs=n_epochs)
+        self.end_batches()
+        probes = self._validation_probe, self._training_probe
+        self._validation_probe = self._training_probe = None
+        self._output.end_epoch(found, *probes, attempt=self._attempt, n_epochs=n_epochs)
         self._n_aborted_nonfinite = self._step = 0
 
     def stop(self, *, is_final: bool) -> None:
@@ -215,12 +218,19 @@ class BlockStatistics:
         self._validation_probe = self._training_probe = self._trainer = None
         self._hook.detach()
 
-    def _with_batch_norm(self, found: EpochStatistics) -> EpochStatistics:
-        """Return the epoch with what BatchNorm's own parameters say about the channels, without any data."""
+    def _with_validated_model(self, found: EpochStatistics) -> EpochStatistics:
+        """Return the epoch with what the model that is validated says without data: its batch norms and its weights."""
+        network = _validated(self._trainer)
         try:
-            return found.with_block_values("batch_norm", batch_norm_statistics(_layers(_validated(self._trainer))))
+            if self._trainer.ema and found.histograms:
+                trains = {name for name, p in _network(self._trainer).named_parameters() if p.requires_grad}
+                weights = ((block_of(name), p) for name, p in network.named_parameters() if name in trains)
+                inside = ((block, p) for block, p in weights if block is not None)
+                averaged = weight_histograms(inside, found.histograms["weights"].blocks)
+                found = replace(found, histograms={**found.histograms, "ema_weights": averaged})
+            return found.with_block_values("batch_norm", batch_norm_statistics(_layers(network)))
         except Exception as error:
-            self._fail("batch norm statistics", error)
+            self._fail("statistics of the averaged model", error)
             return found
 
     # ------------------------------------------------------------------ what is said once

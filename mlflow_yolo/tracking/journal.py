@@ -24,6 +24,7 @@ Record = dict[str, Any]
 
 FILE_TYPES = frozenset({"file"})
 _CHUNK_BYTES = 1 << 20
+_FIRST_BYTES = 1 << 12  # the `open` record is the first one
 
 
 def journal_path(directory: Path) -> Path:
@@ -58,14 +59,12 @@ class Cursor:
         run_id: The run's id there.
         values: Byte up to which everything but files is delivered.
         files: Byte up to which files are.
-        begun: Which journal these bytes are of, see `times_begun`.
     """
 
     tracking_uri: str = ""
     run_id: str | None = None
     values: int = 0
     files: int = 0
-    begun: int = 0
 
     @classmethod
     def load(cls, journal: Path) -> "Cursor":
@@ -134,26 +133,17 @@ def parse_lines(data: bytes, offset: int = 0, *, types: frozenset[str] | None = 
         yield Entry(record if isinstance(record, dict) else {"type": "damaged"}, offset)
 
 
-def read_all(journal: Path, offset: int = 0) -> Iterator[Entry]:
-    """Yield every whole record of `journal` from byte `offset` on."""
-    while entries := read_entries(journal, offset):
+def read_all(journal: Path, offset: int = 0, *, limit_bytes: int = _CHUNK_BYTES) -> Iterator[Entry]:
+    """Yield every whole record of `journal` from byte `offset` on, reading about `limit_bytes` at a time."""
+    while entries := read_entries(journal, offset, limit_bytes=limit_bytes):
         yield from entries
         offset = entries[-1].end
 
 
 def opening(journal: Path) -> Record | None:
     """Return the first `open` record of `journal`, or None when none reached the disk."""
-    return next((e.record for e in read_all(journal) if e.record.get("type") == "open"), None)
-
-
-def times_begun(journal: Path) -> int:
-    """Return how often `journal` was deleted and begun anew while it was written; 0 also where it cannot be read."""
-    if not journal.is_file():
-        return 0
-    with contextlib.suppress(OSError), journal.open("rb") as stream:
-        first = next(parse_lines(stream.readline(_CHUNK_BYTES)), None)
-        return int(first.record.get("begun", 0)) if first else 0
-    return 0
+    entries = read_all(journal, limit_bytes=_FIRST_BYTES)
+    return next((e.record for e in entries if e.record.get("type") == "open"), None)
 
 
 def last_record(journal: Path) -> Record | None:

@@ -3,31 +3,37 @@
 The trainer's thread only appends to a queue. The writer thread makes lines of what is queued and appends them to the
 file a quarter of a second later, so a `kill -9` loses less than one second and nobody waits for the disk. While the
 disk refuses, lines stay in memory (the oldest metrics beyond a bound are dropped and counted) and writing is tried
-again. All intervals are measured on the monotonic clock. A journal that is deleted while it is written (say by a script
-that clears the training's directory) is begun anew, with the record that says which run it belongs to.
+again; so it is with images and texts, whose files go to the same disk. All intervals are measured on the monotonic
+clock. A journal that is deleted or moved away while it is written (say by a script that clears the training's
+directory) is put back as it was.
 """
 
 import atexit
 import contextlib
+import errno
 import json
 import os
 import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from mlflow_yolo.tracking.journal import Record
 
 WRITE_INTERVAL_S = 0.25
 RETRY_INTERVAL_S = 1.0
 MAX_METRICS_IN_MEMORY = 200_000
+MAX_WORK_IN_MEMORY = 100
+"""Images and texts that wait for a full disk; 1 MB each where an image has 640 pixels."""
+
 _WRITE_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 14
 _EXIT_TIMEOUT_S = 5.0
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Maker = Callable[[], Iterable[Record]]
 
@@ -44,6 +50,10 @@ class JournalWriter:
     Records are written in the order they were appended. Slow work (`append_later`) has a queue of its own: values
     measured while twenty images are encoded do not wait for them.
 
+    Args:
+        path: The journal.
+        reclaim: Called before a journal that is gone is put back; raises OSError where the place is somebody else's.
+
     Attributes:
         error: Why the disk refused the last write, empty while it accepts.
         refusal: Why it refused last, also when it accepts again.
@@ -51,19 +61,17 @@ class JournalWriter:
         n_bad_records: Queued work whose records could not be made.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, reclaim: Callable[[], None] = lambda: None) -> None:
         self.path = path
         self.error = ""
         self.refusal = ""
         self.n_dropped_metrics = 0
         self.n_bad_records = 0
         self._pid = os.getpid()
-        self._file = AppendOnlyFile(path)
+        self._file = AppendOnlyFile(path, reclaim=reclaim)
         self._queue: deque[Mapping[str, Any] | Maker] = deque()
         self._slow_queue: deque[Maker] = deque()
         self._lines: list[_Line] = []
-        self._opening: Record = {}
-        self._n_begun = 0
         self._n_metrics = 0  # in `_lines`
         self._n_encoded_bytes = 0  # since other threads were let run
         self._closing = False
@@ -144,36 +152,56 @@ class JournalWriter:
     def _put(self, queue: "deque[Any]", item: Any) -> None:
         if os.getpid() != self._pid:
             return
-        if not self._opening and isinstance(item, Mapping) and item.get("type") == "open":
-            self._opening = dict(item)
         queue.append(item)
         if not self._something.is_set():
             self._something.set()
 
     def _write_queued(self) -> None:
-        """Empty both queues, writing after every megabyte and before all slow work."""
+        """Empty both queues, writing after every megabyte and before all slow work; a full disk leaves the slow one."""
         written = self._write_lines()  # lines left from before
         while self._queue or self._slow_queue:
             n_bytes = 0
             while self._queue and n_bytes < _WRITE_BYTES:
                 n_bytes += self._take(self._queue)
-            if not n_bytes and self._slow_queue:
-                self._take(self._slow_queue)
+            if not n_bytes and self._slow_queue and not self._take(self._slow_queue):
+                break
             # A disk that has just refused is not asked again for every megabyte.
             written = written and self._write_lines()
 
     def _take(self, queue: "deque[Any]") -> int:
-        """Make lines of the first item of `queue` and return their size; it counts as queued until they are made."""
+        """Make lines of the first item of `queue` and return their size; it counts as queued until they are made.
+
+        Returns 0 where the disk is full: the item then waits in the slow queue.
+        """
         n_bytes = 1
-        for line in _make_lines(queue[0], self._note_bad):
-            self._lines.append(line)
-            self._n_metrics += line.n_metrics
-            n_bytes += len(line.data)
-            self._let_others_run(len(line.data))
+        try:
+            for record in _records(queue[0]):
+                n_bytes += self._add(record)
+        except Exception as error:  # an unwritable or undecodable image costs that image, never the training
+            if self._may_wait(error):
+                self.error = self.refusal = f"{error.strerror}: {self.path.parent}"
+                if queue is not self._slow_queue:
+                    self._slow_queue.append(queue.popleft())
+                return 0
+            self.n_bad_records += 1
+            n_bytes += self._add({"type": "rejected", "reason": f"{type(error).__name__}: {error}"})
         queue.popleft()
         if self._n_metrics > MAX_METRICS_IN_MEMORY:
             self._drop_oldest_metrics()
         return n_bytes
+
+    def _may_wait(self, error: Exception) -> TypeGuard[OSError]:
+        """Return whether work that failed so is to be tried again."""
+        is_full = isinstance(error, OSError) and error.errno in _FULL
+        return is_full and not self._closing and len(self._slow_queue) <= MAX_WORK_IN_MEMORY
+
+    def _add(self, record: Mapping[str, Any]) -> int:
+        """Add the line of a record and return its size."""
+        line = _line(record)
+        self._lines.append(line)
+        self._n_metrics += line.n_metrics
+        self._let_others_run(len(line.data))
+        return len(line.data)
 
     def _let_others_run(self, n_bytes: int) -> None:
         """Give the interpreter away after every 16 kB: a thread that only computes keeps it for 5 ms at a time."""
@@ -182,26 +210,17 @@ class JournalWriter:
             self._n_encoded_bytes = 0
             time.sleep(0)
 
-    def _note_bad(self) -> None:
-        self.n_bad_records += 1
-
     def _write_lines(self) -> bool:
         """Write the lines; return whether the disk took them."""
         try:
             if self._lines:
-                data = b"".join(line.data for line in self._lines)
-                self._file.append(self._begin_anew() + data if self._file.is_deleted() else data)
+                self._file.append(b"".join(line.data for line in self._lines))
         except OSError as error:
             self.error = self.refusal = f"{error.strerror or error}: {self.path}"
             return False
         self.error = ""
         self._lines, self._n_metrics = [], 0
         return True
-
-    def _begin_anew(self) -> bytes:
-        """Return the first line of a journal in place of one that was deleted, told from it by the count in `begun`."""
-        self._n_begun += 1
-        return _line({**self._opening, "begun": self._n_begun}).data
 
     def _drop_oldest_metrics(self) -> None:
         """Drop a tenth of the bound at once, so that this is rarely done."""
@@ -218,15 +237,17 @@ class JournalWriter:
 
 
 class AppendOnlyFile:
-    """A file that is only appended to, each time wholly or not at all. Opened by the first `append`."""
+    """A file that is only appended to, each time wholly or not at all. Opened by the first `append`.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: Where it lies; put back there with all its content when it was deleted or moved away.
+        reclaim: Called before it is put back; raises OSError where it must not be.
+    """
+
+    def __init__(self, path: Path, *, reclaim: Callable[[], None] = lambda: None) -> None:
         self._path = path
+        self._reclaim = reclaim
         self._fd: int | None = None
-
-    def is_deleted(self) -> bool:
-        """Return whether the file that was opened has no name any more; the next `append` then begins a new one."""
-        return self._fd is not None and os.fstat(self._fd).st_nlink == 0
 
     def append(self, data: bytes) -> None:
         """Append `data` whole, or leave the file as it was.
@@ -234,9 +255,13 @@ class AppendOnlyFile:
         Raises:
             OSError: The disk refuses.
         """
-        if self.is_deleted():
-            self.close()
         if self._fd is None:
+            self._fd = _open_for_append(self._path)
+        elif not _lies_at(self._path, self._fd):
+            if stat.S_ISREG(os.fstat(self._fd).st_mode):
+                self._reclaim()
+                _put_back(self._path, self._fd)
+            self.close()
             self._fd = _open_for_append(self._path)
         start, view = os.fstat(self._fd).st_size, memoryview(data)
         try:
@@ -245,7 +270,6 @@ class AppendOnlyFile:
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, start)
-            self.close()
             raise
 
     def close(self) -> None:
@@ -255,14 +279,8 @@ class AppendOnlyFile:
             os.close(fd)
 
 
-def _make_lines(item: "Mapping[str, Any] | Maker", note_bad: Callable[[], None]) -> Iterator[_Line]:
-    """Yield the lines of a queued item; what cannot be made is said in one."""
-    try:
-        for record in item() if callable(item) else (item,):
-            yield _line(record)
-    except Exception as error:  # an unwritable or undecodable image costs that image, never the training
-        note_bad()
-        yield _line({"type": "rejected", "reason": f"{type(error).__name__}: {error}"})
+def _records(item: "Mapping[str, Any] | Maker") -> Iterable[Mapping[str, Any]]:
+    return item() if callable(item) else (item,)
 
 
 def _line(record: Mapping[str, Any]) -> _Line:
@@ -281,6 +299,26 @@ def _open_for_append(path: Path) -> int:
             os.close(fd)
             raise
     return fd
+
+
+def _lies_at(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def _put_back(path: Path, fd: int) -> None:
+    """Write the content of an open file to `path`; who reads there sees all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as copy:
+            while piece := os.pread(fd, _WRITE_BYTES, copy.tell()):
+                copy.write(piece)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _truncate_torn_line(fd: int) -> None:

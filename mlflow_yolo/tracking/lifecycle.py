@@ -17,8 +17,9 @@ from mlflow_yolo.tracking.callbacks import EVENTS
 from mlflow_yolo.tracking.destination import Destination, release, resolve_destination
 from mlflow_yolo.tracking.hooks import take_off_built_in
 from mlflow_yolo.tracking.options import Options
-from mlflow_yolo.tracking.outcome import propagating
+from mlflow_yolo.tracking.outcome import outcome_of, propagating
 from mlflow_yolo.tracking.ranks import is_first_rank
+from mlflow_yolo.tracking.replay import close_interrupted
 from mlflow_yolo.tracking.resuming import find_earlier_run
 from mlflow_yolo.tracking.run_file import read_run_file
 from mlflow_yolo.tracking.silence import silence
@@ -87,15 +88,19 @@ class TrainingLifecycle:
             yield
         finally:
             with self._never_failing("end"):
-                self._close(propagating(self._ambient))
+                error = propagating(self._ambient)
+                self._close(error)
                 trainer = getattr(model, "trainer", None)
-                self._take_over(trainer if trainer is not before else None)
+                self._take_over(trainer if trainer is not before else None, error)
 
-    def _take_over(self, trainer: Any) -> None:
+    def _take_over(self, trainer: Any, error: BaseException | None) -> None:
         """Publish the run's id in the process of the caller, and give back an active run that was not used."""
         if trainer is not None:
             if getattr(trainer, "ddp", False):
                 self._save_dir = Path(trainer.save_dir)
+                if error is not None:  # the first process is killed where another one failed, and could not say so
+                    outcome = outcome_of(error)
+                    close_interrupted(self._save_dir, status=outcome.status, state=outcome.state)
             trainer.mlflow_run_id = self.run_id
         unused, self._destination = self._destination, None
         if unused is not None and unused.run_id and unused.run_id != self.run_id:

@@ -46,6 +46,11 @@ class OptimizerHook:
         self._after(trainer)
 
 
+def images_of_step(trainer: Any) -> int:
+    """Return over how many images the gradients of a step were added up: those of all batches and processes."""
+    return int(trainer.batch_size) * int(trainer.accumulate)
+
+
 def loss_scale(trainer: Any) -> Any:
     """Return what the gradients are still multiplied with: the scaler's own tensor, which costs no wait; 1 without."""
     scaler = trainer.scaler

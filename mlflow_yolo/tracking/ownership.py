@@ -6,7 +6,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from mlflow_yolo.exceptions import WorkError
-from mlflow_yolo.tracking.journal import journal_path
+from mlflow_yolo.tracking.journal import journal_path, opening
 
 
 def lock_of(journal: Path) -> FileLock:
@@ -34,6 +34,22 @@ def claim(journal: Path, *, timeout_s: float = 5.0) -> FileLock | None:
     except OSError:
         return None
     return lock
+
+
+def reclaim(journal: Path, lock: FileLock | None, *, uid: str) -> None:
+    """Take the place of a journal that was deleted together with its lock, for the same run.
+
+    Raises:
+        OSError: The disk refuses, or another run has begun in the directory meanwhile.
+    """
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    if lock is not None:
+        lock.release()
+        lock.acquire(timeout=0)
+    if (opening(journal) or {}).get("uid", uid) != uid:
+        if lock is not None:
+            lock.release()
+        raise OSError(f"{journal.parents[1]} belongs to another run by now")
 
 
 def is_owned(directory: Path) -> bool:

@@ -5,6 +5,7 @@ run.log_metrics({"train/box_loss": 1.2}, step=1)
 delivery = run.close()
 """
 
+import contextlib
 import shutil
 import sys
 import time
@@ -28,7 +29,7 @@ from mlflow_yolo.tracking.journal_writer import JournalWriter
 from mlflow_yolo.tracking.left_over import LeftOverRuns
 from mlflow_yolo.tracking.metric_values import METRIC_NONFINITE as METRIC_NONFINITE
 from mlflow_yolo.tracking.metric_values import metric_records, snapshot
-from mlflow_yolo.tracking.ownership import claim
+from mlflow_yolo.tracking.ownership import claim, reclaim
 from mlflow_yolo.tracking.run_file import RunFile, write_run_file
 from mlflow_yolo.tracking.run_file import read_run_file as read_run_file
 from mlflow_yolo.tracking.sender import Delivery, JournalSender
@@ -90,26 +91,22 @@ class TrackedRun:
         It is read when it is sent, so a file that changes meanwhile arrives in its newest state.
         """
         path = Path(path).absolute()
-        try:
-            if not path.is_relative_to(self.directory):
+        if not path.is_relative_to(self.directory):
+            with contextlib.suppress(OSError):  # else it is sent from where it lies
                 path = self._copy_inside(path, artifact_path)
-        except OSError as error:
-            self._writer.append({"type": "rejected", "reason": f"file {path.name}: {error.strerror or error}"})
-            return
-        relative = path.relative_to(self.directory).as_posix()
-        self._writer.append({"type": "file", "path": relative, "artifact_path": artifact_path})
+        self._writer.append(self._file(path, artifact_path))
 
     def log_text(self, text: str, artifact_file: str) -> None:
         """Upload `text` as the artifact `artifact_file`, for example `report/report.html`."""
         path = self._inside(artifact_file)
         parent = Path(artifact_file).parent.as_posix()
-        try:
+
+        def make() -> list[Record]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            self._writer.append({"type": "rejected", "reason": f"file {artifact_file}: {error.strerror or error}"})
-            return
-        self.log_file(path, "" if parent == "." else parent)
+            return [self._file(path, "" if parent == "." else parent)]
+
+        self._writer.append(make)
 
     def log_image(self, key: str, image: Any, *, step: int) -> None:
         """Add an image to the grid of MLflow's UI, one per key and step.
@@ -206,6 +203,11 @@ class TrackedRun:
             texts = {keys.sanitise(str(key)): str(value) for key, value in values.items()}
             self._writer.append({"type": kind, "values": texts})
 
+    def _file(self, path: Path, artifact_path: str) -> Record:
+        inside = path.is_relative_to(self.directory)
+        shown = path.relative_to(self.directory) if inside else path
+        return {"type": "file", "path": shown.as_posix(), "artifact_path": artifact_path}
+
     def _inside(self, artifact_file: str) -> Path:
         """Return where an artifact that lies nowhere else is kept; `..` and leading slashes do not lead out."""
         parts = [part for part in Path(artifact_file).parts if part not in ("/", "..", "")]
@@ -271,7 +273,7 @@ def open_run(
         _archive(journal, known["uid"])
     own_uid = uid or uuid.uuid4().hex
     _start_run_file(directory, RunFile(own_uid, run_id, stored, experiment, experiment_id, study))
-    writer = JournalWriter(journal)
+    writer = JournalWriter(journal, reclaim=partial(reclaim, journal, lock, uid=own_uid))
     writer.append(
         {
             "type": "open",

@@ -24,7 +24,6 @@ from mlflow_yolo.tracking.journal import (
     read_all,
     read_entries,
     run_directory,
-    times_begun,
 )
 from mlflow_yolo.tracking.lookup import find_or_create_run
 from mlflow_yolo.tracking.run_file import note_run_id
@@ -91,6 +90,8 @@ class JournalSender:
 
     def n_pending(self) -> int:
         """Return how many records of the journal file are not at the server."""
+        if self._is_replaced():
+            return 0
         return count_pending(read_all(self.journal, min(self.cursor.values, self.cursor.files)), self.cursor)
 
     def send_pending(self, *, tail: bytes = b"") -> None:
@@ -99,22 +100,32 @@ class JournalSender:
         Raises:
             Undeliverable: Something has to wait; what was sent is acknowledged in the cursor.
         """
-        begun = times_begun(self.journal)
-        if begun != self.cursor.begun:  # deleted and begun anew meanwhile
-            self.cursor = self.cursor.moved(values=0, files=0, begun=begun)
-        pending = read_entries(self.journal, min(self.cursor.values, self.cursor.files))
+        pending = self._read(min(self.cursor.values, self.cursor.files))
         unwritten = list(parse_lines(tail))
         if not pending and not unwritten:
             return
         self._heard_at = time.monotonic()
         run = self._server_run(unwritten)
-        while entries := read_entries(self.journal, self.cursor.values):
+        while entries := self._read(self.cursor.values):
             self._send_values(run, entries)
         failure = self._try_files(run)
         if unwritten:
             self._send_tail(run, unwritten)
         if failure is not None:
             raise failure
+
+    def _read(self, offset: int, *, types: frozenset[str] | None = None) -> list[Entry]:
+        return [] if self._is_replaced() else read_entries(self.journal, offset, types=types)
+
+    def _is_replaced(self) -> bool:
+        """Return whether the journal was deleted and another run has begun its own in the same place."""
+        if self._opening is None:
+            return False
+        return bool((opening(self.journal) or self._opening)["uid"] != self._opening["uid"])
+
+    def _save_cursor(self) -> None:
+        if not self._is_replaced():
+            self.cursor.save(self.journal)
 
     def _server_run(self, unwritten: Sequence[Entry]) -> ServerRun:
         """Return the run at the server, found or created on first use."""
@@ -169,7 +180,7 @@ class JournalSender:
         run = find_or_create_run(client, {**record, "tracking_uri": stored})
         known = self.cursor.run_id == run.run_id  # the same store under another name
         self.cursor = (self.cursor if known else Cursor()).moved(tracking_uri=stored, run_id=run.run_id)
-        self.cursor.save(self.journal)
+        self._save_cursor()
         if not is_archived(self.journal):
             note_run_id(run_directory(self.journal), uid=record["uid"], run_id=run.run_id)
         return run
@@ -212,7 +223,7 @@ class JournalSender:
 
     def _try_files(self, run: ServerRun) -> Undeliverable | None:
         """Upload the files up to the end; return what stopped it, so that values go on."""
-        while entries := read_entries(self.journal, self.cursor.files, types=FILE_TYPES):
+        while entries := self._read(self.cursor.files, types=FILE_TYPES):
             for entry in entries:
                 if entry.record.get("type") in FILE_TYPES:
                     try:

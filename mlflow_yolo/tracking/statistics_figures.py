@@ -68,7 +68,7 @@ def draw_statistics(directory: Path) -> dict[str, Pixels]:
                 pictures[f"{name}_steps"] = rgb_array(_heat_map(table, drawn, frame, per_epoch=per_epoch))
     arrays = read_histograms(directory / HISTOGRAM_FILE)
     if arrays["weights"].any():
-        pictures["weight_histograms"] = rgb_array(_ridges(arrays))
+        pictures["weight_histograms"] = rgb_array(_ridges(arrays, frame))
     return pictures
 
 
@@ -105,6 +105,13 @@ def _frozen_cells(
     return np.repeat(np.array(cells, dtype=np.bool_).reshape(len(blocks), len(epochs)), per_epoch, axis=1)
 
 
-def _ridges(arrays: Arrays) -> Figure:
+def _ridges(arrays: Arrays, frame: pd.DataFrame) -> Figure:
     negative_first = arrays["weights"][:, :, ::-1]
-    return histogram_ridges(negative_first, blocks=arrays["names"].tolist(), epochs=arrays["epochs"].tolist())
+    filled = set(arrays["blocks"][arrays["weights"].any(axis=(0, 2, 3))].tolist())
+    names, resting = block_names(frame), frozen_blocks(frame)
+    return histogram_ridges(
+        negative_first,
+        blocks=arrays["names"].tolist(),
+        epochs=arrays["epochs"].tolist(),
+        frozen=[names[block] for block in sorted(resting) if block not in filled],
+    )

@@ -43,13 +43,15 @@ def load_statistics(run_id: str, *, tracking_uri: str | None = None) -> "pd.Data
         - `block`: index in the model, -1 for the whole model;
         - `name`: of the block, for example `04-C3k2`, or `model`;
         - `kind`: `gradients` and `weights` (of training, gradients unscaled and before clipping), `activations` and
-          `batch_norm` (of the EMA model, once an epoch), `global` (the whole model), `state`;
+          `batch_norm` (of the EMA model, once an epoch), `training_activations` (with `all`), `global` (the whole
+          model), `state`;
         - `statistic`: for example `l2`, `update_ratio`, `off_fraction`, `gradient_norm`;
-        - `value`: dimensionless, or in units of the loss for each unit of weight (gradients) and of the weight.
+        - `value`: docs/statistics.md has the definition and the unit of every statistic.
 
-        What was not measured has no row. A frozen block has a row of kind `state`, statistic `frozen`, in each epoch
-        in which it was frozen, and none for gradients or updates; `n_steps` of kind `state` is the number of the
-        epoch's optimizer steps, sampled or not.
+        What was not measured has no row. A step with a row `nonfinite_block` had NaN or infinite gradients; it is left
+        out of the means that are logged and drawn. A frozen block has a row of kind `state`, statistic `frozen`, in
+        each epoch in which it was frozen, and none for gradients or updates; `n_steps` of kind `state` is the number of
+        the epoch's optimizer steps, sampled or not.
 
     Raises:
         StoreError: The store does not exist, does not answer or cannot be asked.
@@ -91,25 +93,31 @@ def _require_store(uri: str) -> None:
 def _fetch(client: "MlflowClient", run_id: str, where: str, folder: str) -> Path:
     """Download the run's table into `folder` and return its path there."""
     from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     try:
-        client.get_run(run_id)
+        run = client.get_run(run_id)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
             raise ArgumentError(
                 f"run_id={run_id} is no run of {where}: look its id up there, or give another tracking_uri."
             ) from None
         raise StoreError(f"{where} cannot be asked for run {run_id}: {_one_line(error)}") from error
-    name = f"{FOLDER}/{TABLE_FILE}"
+    name, path = f"{FOLDER}/{TABLE_FILE}", Path(folder) / TABLE_FILE
     try:
-        if not any(found.path == name for found in client.list_artifacts(run_id, FOLDER)):
-            raise ArgumentError(
-                f"run {run_id} has no {name}: it was trained with statistics off, or a file still waits in its "
-                "directory; then run: mlflow-yolo replay <directory>"
-            )
-        return Path(client.download_artifacts(run_id, name, folder))
-    except (MlflowException, OSError) as error:
+        known = any(found.path == name for found in client.list_artifacts(run_id, FOLDER))
+        if known:
+            # `download_artifacts` draws a progress bar, which only the environment of the whole process switches off.
+            repository = get_artifact_repository(run.info.artifact_uri, tracking_uri=client.tracking_uri)
+            repository._download_file(name, str(path))
+    except Exception as error:  # whatever the artifact store's own client raises
         raise WorkError(f"{name} of run {run_id} cannot be fetched: {_one_line(error)}. Try again.") from error
+    if not known:
+        raise ArgumentError(
+            f"run {run_id} has no {name}: it was trained with statistics off, or a file still waits in its "
+            "directory; then run: mlflow-yolo replay <directory>"
+        )
+    return path
 
 
 def _with_global_step(frame: "pd.DataFrame") -> "pd.DataFrame":

@@ -4,15 +4,15 @@ The work is done in the order of the calls. What fails is said once by `report`,
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 
 from mlflow_yolo.figures.activation_functions import FunctionPanel, activation_functions
 from mlflow_yolo.figures.encode import rgb_array
-from mlflow_yolo.statistics.activations import ActivationProbe, ActivationResult
-from mlflow_yolo.statistics.epoch import EpochStatistics
+from mlflow_yolo.statistics.activations import STEP_STATISTICS, ActivationProbe, ActivationResult
+from mlflow_yolo.statistics.epoch import NO_BLOCK, EpochStatistics
 from mlflow_yolo.statistics.function_use import function_uses
 from mlflow_yolo.statistics.storage import StatisticsWriter
 from mlflow_yolo.tracking.block_metrics import block_metrics
@@ -55,7 +55,13 @@ class StatisticsOutput:
         self._later("statistics files", lambda: self._writer.append(part, attempt=attempt))
 
     def end_epoch(
-        self, found: EpochStatistics, probe: ActivationProbe | None, *, attempt: int, n_epochs: int | None
+        self,
+        found: EpochStatistics,
+        validation: ActivationProbe | None,
+        training: ActivationProbe | None,
+        *,
+        attempt: int,
+        n_epochs: int | None,
     ) -> None:
         """Add what an epoch has besides the rows that were appended, and log its metrics.
 
@@ -63,7 +69,8 @@ class StatisticsOutput:
 
         Args:
             found: The whole epoch.
-            probe: What has seen the epoch's validation; closed.
+            validation: What has seen the epoch's validation; closed.
+            training: What has seen its training, at every step; closed, its rows drained.
             attempt: Which attempt at the epoch it is.
             n_epochs: Epochs of the training, None when unknown.
         """
@@ -71,7 +78,7 @@ class StatisticsOutput:
         every = max(_DRAWINGS, (n_epochs or 0) // _DRAWINGS)
 
         def work() -> None:
-            whole = self._with_activations(found, probe)
+            whole = self._with_activations(found, validation, training)
             self._run.log_metrics(block_metrics(whole.summary(), whole.names), step=whole.epoch, timestamp_ms=now_ms)
             self._names = whole.names
             self._writer.append(whole.epoch_only, attempt=attempt)
@@ -110,16 +117,20 @@ class StatisticsOutput:
 
         self._pool.submit(guarded)
 
-    def _with_activations(self, found: EpochStatistics, probe: ActivationProbe | None) -> EpochStatistics:
-        """Return the epoch with what the probe has seen; a probe that failed takes nothing else with it."""
-        if probe is None:
-            return found
+    def _with_activations(
+        self, found: EpochStatistics, validation: ActivationProbe | None, training: ActivationProbe | None
+    ) -> EpochStatistics:
+        """Return the epoch with what the probes have seen; one that failed takes nothing else with it."""
         try:
-            self._activations = probe.result()
+            if training is not None:
+                rest = _by_block(training.result(), without=STEP_STATISTICS)
+                found = found.with_block_values("training_activations", rest)
+            if validation is not None:
+                self._activations = validation.result()
+                found = found.with_block_values("activations", _by_block(self._activations))
         except Exception as error:
             self._report("activation statistics", error)
-            return found
-        return found.with_block_values("activations", self._activations.blocks)
+        return found
 
     def _write(self) -> None:
         extra: dict[str, pd.DataFrame] = {}
@@ -142,3 +153,12 @@ class StatisticsOutput:
 
     def _log_report(self) -> None:
         self._run.log_text(report_html(self._directory, title=self._directory.parent.name), f"{FOLDER}/report.html")
+
+
+def _by_block(seen: ActivationResult, *, without: Collection[str] = ()) -> dict[int, dict[str, float]]:
+    """Return the statistics of all passes by block, and of the whole model the number of images; empty without any."""
+    kept = {
+        block: {name: value for name, value in values.items() if name not in without}
+        for block, values in seen.blocks.items()
+    }
+    return {NO_BLOCK: {"n_images": seen.n_images}, **kept} if kept else {}

@@ -130,7 +130,7 @@ class TrackedTraining:
             outcome.status,
             state=outcome.state,
             timeout_s=_INTERRUPTED_TIMEOUT_S if is_late else _TIMEOUT_S,
-            keep_active=error is None and _keep_active(),
+            keep_active=error is None and keep_active(),
             close_adopted=not self._is_adopted,
         )
         self._publish()
@@ -205,5 +205,6 @@ def _tags(options: Options) -> dict[str, str]:
     }
 
 
-def _keep_active() -> bool:
+def keep_active() -> bool:
+    """Return whether the environment asks for the run of a finished training to be left open."""
     return os.environ.get(KEEP_ACTIVE, "").lower() in ("1", "true", "yes", "on", "y", "t")

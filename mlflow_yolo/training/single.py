@@ -1,7 +1,6 @@
 """One tracked training from the command line, in this process, with Ultralytics' own output on the terminal."""
 
 import itertools
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from mlflow_yolo.tracking.run import open_run
 from mlflow_yolo.tracking.run_file import read_run_file
 from mlflow_yolo.tracking.store import check_store, ensure_store
 from mlflow_yolo.tracking.target import Target
+from mlflow_yolo.tracking.tracked_training import keep_active
 from mlflow_yolo.training.arguments import (
     check_arguments,
     check_device,
@@ -96,7 +96,7 @@ def run_training(
         "plan": plan.to_json(),
         "params": {"freeze": frozen[-1].param, "seed": seed, "lr0": lr0},
         "shared": str(directory),
-        "keep_active": _keep_active(),
+        "keep_active": keep_active(),
         "log_models": True,
         "run": {**tracking.place, "run_id": tracking.run_id, "name": name},
     }
@@ -117,11 +117,7 @@ def _resume(interrupted: Interrupted, tracking: Target) -> str:
         pointer.close()
     place = {"tracking_uri": known.tracking_uri, "experiment": known.experiment, "experiment_id": known.experiment_id}
     run = {**place, "uid": known.uid, "name": directory.name}
-    return _run({**interrupted.job, "run": run, "resume": True, "keep_active": _keep_active()}, directory)
-
-
-def _keep_active() -> bool:
-    return os.environ.get("MLFLOW_KEEP_RUN_ACTIVE", "").lower() in ("1", "true", "yes", "on", "y", "t")
+    return _run({**interrupted.job, "run": run, "resume": True, "keep_active": keep_active()}, directory)
 
 
 def _run(job: Mapping[str, Any], directory: Path) -> str:

@@ -225,8 +225,14 @@ def _check(store: Store, path: Path, killed_at: float) -> None:
 
 
 def _check_metrics(rows: Counter[tuple[str, int, int, float]], old: Ledger, all_of_it: Ledger) -> None:
-    assert not old.metrics - rows
-    assert set(rows.values()) <= {1}
+    missing, double = old.metrics - rows, [row for row, n in rows.items() if n > 1]
+    print(
+        f"{old.metrics.total()} values older than a second, {rows.total()} in the store, {missing.total()} missing, "
+        f"{len(double)} double",
+        file=sys.stderr,
+    )
+    assert not missing
+    assert not double
     assert len({(key, step) for key, step, _, _ in rows}) == len(rows)
     # The victim notes a call after it has returned: of what is in the store, only the last call may not be noted.
     last_step = max((step for _, step, _, _ in all_of_it.metrics), default=-1)

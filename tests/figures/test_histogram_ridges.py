@@ -102,3 +102,13 @@ def test_shares_of_several_histograms_stand_on_one_axis() -> None:
     assert (lowest, highest) == (-2, 2)
     assert shares[0, 0].tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 0]
     assert shares[0, 1].tolist() == [0, 0, 0, 0.5, 0.5, 0, 0, 0, 0]
+
+
+def test_blocks_without_values_because_they_were_frozen_are_named() -> None:
+    table = counts(1, 1)
+    table[..., 35] = 1
+    few = histogram_ridges(table, blocks=["a"], frozen=["00-Conv", "01-C3k2"])
+    assert "Frozen, not drawn: 00-Conv, 01-C3k2." in " ".join(few.get_supxlabel().split())
+    many = histogram_ridges(table, blocks=["a"], frozen=[f"{i:02d}-Conv" for i in range(10)])
+    assert "02-Conv and 7 more." in " ".join(many.get_supxlabel().split())
+    assert "Frozen" not in histogram_ridges(table, blocks=["a"]).get_supxlabel()

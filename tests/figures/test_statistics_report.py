@@ -47,6 +47,7 @@ def make_arrays(n_epochs: int = 2) -> dict[str, npt.NDArray[Any]]:
         "blocks": np.array([4, 5]),
         "weights": counts,
         "weights_zeros": zeros + 7,
+        "ema_weights": counts,
         "gradients": 0 * counts,
         "gradients_zeros": zeros,
     }
@@ -80,7 +81,7 @@ def test_the_page_holds_columns_means_frozen_epochs_and_bad_steps() -> None:
     assert activations["epochMeans"] is None
     shares = data["histograms"]["kinds"]["weights"]
     assert shares["sizes"] == [[24 + 7, 7]] * 2
-    assert "gradients" not in data["histograms"]["kinds"]
+    assert list(data["histograms"]["kinds"]) == ["weights", "ema_weights"]  # there are no gradients in the arrays
 
 
 def test_ten_thousand_steps_are_gathered_and_the_page_stays_small() -> None:
@@ -158,7 +159,10 @@ const press = (key) => heat.dispatchEvent(new KeyboardEvent("keydown", { key, ca
 const pixel = (x, y) => heat.getContext("2d").getImageData(x, y, 1, 1).data.slice(0, 3).join();
 say("summary=" + told("summary"));
 say("at first=" + told("curve-heading"));
+say("cursor at first=" + document.getElementById("heat-cursor").hidden);
 press("ArrowRight");
+const cursor = document.getElementById("heat-cursor"), column = (heat.clientWidth - 150 - 92) / 6;
+say("cursor=" + (cursor.offsetLeft === 150 && Math.abs(cursor.offsetWidth - column) < 1));
 say("first step=" + told("readout"));
 press("End");
 say("last step=" + told("readout"));
@@ -197,7 +201,9 @@ def test_in_a_sandboxed_frame_blocks_and_steps_are_chosen_by_keys_and_clicks(tmp
     assert said["frozen"] == "00-Conv, epoch 1, step 1: frozen"
     assert said["table"] == "epochgradients · L21frozen2frozen"
     assert said["chosen"] == "activations · off fraction, by block and step"
-    assert said["smalls"] == "2 histograms=1"
+    assert said["smalls"] == "2 histograms=2"
+    assert said["cursor at first"] == "true"
+    assert said["cursor"] == "true"
     assert said["drawn"] == "true"
 
 

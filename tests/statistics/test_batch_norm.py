@@ -79,7 +79,17 @@ def test_blocks_average_their_channels_and_those_without_batch_norm_are_absent()
     mixed = nn.ModuleList([ConvBlock(nn.ReLU(), beta=0.0), ConvBlock(nn.ReLU(), beta=-20.0)])
     found = batch_norm_statistics([(0, mixed), (3, fused), (5, nn.Identity())])
     assert list(found) == [0]
-    assert found[0] == pytest.approx({"off_fraction": 0.75, "openness": 0.25, "dead_fraction": 0.5})
+    assert found[0] == pytest.approx(
+        {"off_fraction": 0.75, "openness": 0.25, "dead_fraction": 0.5, "near_dead_fraction": 0.0}
+    )
+
+
+@pytest.mark.parametrize(("beta", "status"), [(0.0, (0, 0)), (-1.7, (0, 1)), (-2.2, (0, 1)), (-2.4, (1, 0))])
+def test_a_normal_argument_of_relu_is_near_dead_below_5_percent_and_dead_below_1(
+    beta: float, status: tuple[int, int]
+) -> None:
+    found = batch_norm_statistics([(0, ConvBlock(nn.ReLU(), beta=beta))])[0]  # P(z > 0) = 0.5, 0.045, 0.014, 0.008
+    assert (found["dead_fraction"], found["near_dead_fraction"]) == status
 
 
 def test_a_batch_norm_without_weights_of_its_own_is_left_out() -> None:

@@ -71,7 +71,7 @@ def test_gradient_statistics_of_every_block_equal_double_precision() -> None:
     for block in (0, 1, 3):
         g = torch.cat(block_tensors(model, block))
         values = {"l1": g.abs().sum(), "l2": g.norm(), "mean": g.mean(), "mean_abs": g.abs().mean()}
-        values |= {"max_abs": g.abs().max(), "variance": g.var(correction=0)}
+        values |= {"max_abs": g.abs().max(), "variance": g.var(correction=0), "rms": g.square().mean().sqrt()}
         expected |= {("gradients", name, block): float(value) for name, value in values.items()}
     summary = one_step(model).summary()
     assert {key: value for key, value in summary.items() if key[0] == "gradients"} == pytest.approx(expected, rel=1e-5)
@@ -124,6 +124,20 @@ def test_global_norm_and_clip_coefficient_equal_torch() -> None:
     assert summary["global", "clip_coefficient", NO_BLOCK] == pytest.approx(float(after.norm() / before.norm()), 1e-5)
 
 
+def test_the_global_norm_per_image_is_known_where_images_are_counted() -> None:
+    model = Model()
+    collector = collector_of(model, every_n_steps=2)
+    for n_images in (32, 32, 8, 0):
+        backward(model)
+        collector.before_step(n_images=n_images)
+        collector.after_step()
+    grids = {name: grid for grid in collector.end_epoch().grids for name in grid.values}
+    norm, per_image = grids["gradient_norm"], grids["gradient_norm_per_image"]
+    assert norm.steps.tolist() == per_image.steps.tolist() == [0, 2]
+    expected = norm.values["gradient_norm"][:, 0] / [32, 8]
+    assert per_image.values["gradient_norm_per_image"][:, 0] == pytest.approx(expected, rel=1e-6)
+
+
 def test_update_ratio_of_plain_sgd_is_lr_times_gradient_over_weight() -> None:
     model = Model()
     backward(model)
@@ -170,6 +184,7 @@ def test_a_frozen_block_has_no_rows_and_is_named() -> None:
     statistics = one_step(model)
     assert {block for _, _, block in statistics.summary()} == {0, 3, NO_BLOCK}
     assert statistics.frozen == ("01-C3k2",)
+    assert statistics.without_gradient == ()
     assert statistics.histograms["weights"].counts[1].sum() == 0
 
 
@@ -251,7 +266,8 @@ def test_non_finite_gradients_are_seen_at_steps_that_are_not_sampled() -> None:
     statistics = collector.end_epoch()
     assert statistics.nonfinite_steps == ((5, 3), (7, 3))
     assert grid_of(statistics, "gradients").steps.tolist() == [0]
-    assert grid_of(statistics, "global").steps.tolist() == [0, 5]
+    (bad,) = [grid for grid in statistics.grids if "nonfinite_block" in grid.values]
+    assert bad.steps[bad.measured[:, 0]].tolist() == [5, 7]  # each has its row, not the first alone
 
 
 def test_an_aborted_epoch_is_forgotten() -> None:
@@ -566,6 +582,22 @@ def rows_of(*parts: EpochStatistics | None) -> list[tuple[object, ...]]:
         for b, block in enumerate(grid.blocks)
         if grid.measured[t, b]
     )
+
+
+def test_a_step_that_is_not_finished_is_not_drained_yet() -> None:
+    model = Model()
+    collector = collector_of(model, steps_per_epoch=9, every_n_steps=2)
+    steps_of(model, collector, 1)
+    collector.drain()
+    backward(model)
+    assert model.model[3].bias.grad is not None
+    model.model[3].bias.grad.fill_(float("nan"))
+    collector.before_step()  # not sampled, but not finite
+    assert collector.drain() is None
+    collector.after_step()
+    part = collector.drain()
+    assert part is not None
+    assert part.nonfinite_steps == ((1, 3),)
 
 
 @pytest.mark.parametrize("complete", [False, True])

@@ -23,7 +23,7 @@ def statistics_of(vector: Tensor) -> dict[str, float]:
 
 def test_statistics_of_three_four_by_hand() -> None:
     assert statistics_of(torch.tensor([3.0, -4.0])) == pytest.approx(
-        {"l1": 7.0, "l2": 5.0, "mean": -0.5, "mean_abs": 3.5, "max_abs": 4.0, "variance": 12.25}
+        {"l1": 7.0, "l2": 5.0, "rms": 12.5**0.5, "mean": -0.5, "mean_abs": 3.5, "max_abs": 4.0, "variance": 12.25}
     )
 
 
@@ -33,6 +33,7 @@ def test_statistics_equal_torch_in_double_precision() -> None:
     expected = {
         "l1": exact.abs().sum(),
         "l2": exact.square().sum().sqrt(),
+        "rms": exact.square().mean().sqrt(),
         "mean": exact.mean(),
         "mean_abs": exact.abs().mean(),
         "max_abs": exact.abs().max(),

@@ -4,7 +4,15 @@ import torch
 
 from mlflow_yolo.exceptions import ShapeError
 from mlflow_yolo.statistics.bins import EDGES
-from mlflow_yolo.statistics.histogram import HistogramSums, count_codes, exponent_codes, fold, histogram, to_linear
+from mlflow_yolo.statistics.histogram import (
+    HistogramSums,
+    count_codes,
+    exponent_codes,
+    fold,
+    histogram,
+    to_linear,
+    weight_histograms,
+)
 
 
 def bin_of(value: float) -> tuple[int, int]:
@@ -73,6 +81,15 @@ def test_sums_add_up_by_block_and_leave_out_what_does_not_count() -> None:
     assert found.counts[:, 1, 41].tolist() == [0, 0, 1]
     assert int(found.counts.sum()) == 5
     assert found.zeros.tolist() == [2, 0, 0]
+
+
+def test_weights_of_several_parameters_make_one_histogram_a_block() -> None:
+    pairs = [(4, torch.tensor([[1.0, -2.0]])), (9, torch.tensor([0.0])), (4, torch.tensor([1.5]))]
+    found = weight_histograms(pairs, np.array([2, 4, 9]))
+    assert found.counts[:, 0, 40].tolist() == [0, 2, 0]
+    assert found.counts[:, 1, 41].tolist() == [0, 1, 0]
+    assert found.zeros.tolist() == [0, 0, 1]
+    assert not weight_histograms([], np.array([2])).counts.any()
 
 
 def test_nothing_gives_counts_of_zero() -> None:

@@ -69,6 +69,16 @@ def test_a_layer_that_appears_later_joins_the_table() -> None:
     assert {number: found.n_elements for number, found in table.channels().items()} == {0: 144, 2: 288}
 
 
+def test_a_layer_that_appears_later_leaves_the_spread_of_its_group_right() -> None:
+    table, low, high = relu_and_silu(), random_z(2), random_z(2, seed=3) + 5.0
+    table.see(2, low)
+    table.reduce()
+    table.see(1, random_z(3))  # the same function and size: reduced as one matrix with layer 2
+    table.see(2, high)
+    value = nn.functional.silu(torch.cat([low, high]).double()).numpy()
+    np.testing.assert_allclose(table.channels()[2].spread, value.std(axis=(0, 2, 3)), rtol=1e-5)
+
+
 def test_a_layer_that_runs_twice_in_a_pass_counts_twice() -> None:
     table, one, other = relu_and_silu(), random_z(2), random_z(2, seed=2)
     table.see(0, one)

@@ -2,17 +2,20 @@ import numpy as np
 import pytest
 import torch
 
-from mlflow_yolo.exceptions import ShapeError
-from mlflow_yolo.statistics.outputs import BlockOutputs, channel_sums, variance_along
+from mlflow_yolo.statistics.outputs import AXES, BlockOutputs, axis_variances, channel_sums
 
 NAMES = ("mean", "std", "channel_variance", "intra_channel_variance")
 
 
-def measured(*outputs: torch.Tensor) -> dict[str, float]:
+def measured_all(*outputs: torch.Tensor) -> dict[str, float]:
     seen = BlockOutputs(1, n_positions=10_000)
     for output in outputs:
         seen.see(0, output)
-    values = seen.result()[0]
+    return seen.result()[0]
+
+
+def measured(*outputs: torch.Tensor) -> dict[str, float]:
+    values = measured_all(*outputs)
     return {name: values[name] for name in NAMES}
 
 
@@ -50,20 +53,44 @@ def test_the_rank_is_not_said_of_more_channels_than_positions() -> None:
     assert 1 < result[1]["effective_rank"] <= 9
 
 
-@pytest.mark.parametrize("dim", [0, 1, 2, 3, -1])
-def test_variance_along_an_axis_equals_numpy(dim: int) -> None:
-    maps = torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
-    assert variance_along(maps, dim) == pytest.approx(maps.double().numpy().var(axis=dim).mean(), rel=1e-5)
+@pytest.mark.parametrize("shape", [(3, 4, 5, 6), (8, 5)])
+def test_variances_along_each_axis_equal_torch(shape: tuple[int, ...]) -> None:
+    maps = torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 7.0
+    expected = [float(maps.double().var(dim=axis).mean()) for axis in range(len(shape))]
+    assert axis_variances(maps).tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_variance_across_channels_by_hand() -> None:
+def test_variance_along_channels_and_columns_by_hand_and_none_along_an_axis_of_length_one() -> None:
     maps = torch.tensor([[[[1.0, 3.0]], [[5.0, 3.0]]]])
-    assert variance_along(maps) == pytest.approx((4.0 + 0.0) / 2)
-    assert variance_along(maps, 3) == pytest.approx((1.0 + 1.0) / 2)
+    assert axis_variances(maps).tolist() == pytest.approx([np.nan, (8 + 0) / 2, np.nan, (2 + 2) / 2], nan_ok=True)
 
 
-def test_an_axis_that_does_not_exist_and_an_empty_tensor_are_refused() -> None:
-    with pytest.raises(ShapeError, match="dim=4"):
-        variance_along(torch.zeros(1, 2, 3, 4), 4)
-    with pytest.raises(ShapeError, match=r"\(0, 2\)"):
-        variance_along(torch.zeros(0, 2), 1)
+def test_variances_along_axes_weigh_by_elements_and_have_names() -> None:
+    generator = torch.Generator().manual_seed(1)
+    batches = [torch.randn(n, 4, 6, 6, generator=generator) * n for n in (2, 3, 1)]
+    seen = BlockOutputs(1, n_positions=100, along_axes=True)
+    for batch in batches:
+        seen.see(0, batch)
+    expected = {}
+    for axis, name in enumerate(AXES):
+        used = [batch.double() for batch in batches if batch.shape[axis] > 1]
+        variances = [float(batch.var(dim=axis).mean()) for batch in used]
+        expected[name] = np.average(variances, weights=[batch.numel() for batch in used])
+    found = seen.result()[0]
+    assert {name: found[name] for name in AXES} == pytest.approx(expected, rel=1e-5)
+
+
+def test_of_large_outputs_some_images_are_enough_for_the_variances_along_axes() -> None:
+    maps = torch.randn(40, 8, 32, 32, generator=torch.Generator().manual_seed(2))
+    seen = BlockOutputs(1, n_positions=100, along_axes=True)
+    seen.see(0, maps)
+    expected = {name: float(maps[:4].double().var(dim=axis).mean()) for axis, name in enumerate(AXES)}
+    found = seen.result()[0]
+    assert {name: found[name] for name in AXES} == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_axis_of_length_one_has_no_variance_and_measuring_them_is_a_choice() -> None:
+    seen = BlockOutputs(2, n_positions=100, along_axes=True)
+    seen.see(0, torch.randn(1, 4, 6, 6))
+    assert set(AXES) - set(seen.result()[0]) == {"variance_images"}
+    assert not set(AXES) & set(measured_all(torch.randn(2, 4, 6, 6)))

@@ -118,6 +118,17 @@ def test_histograms_of_an_attempt_that_was_given_up_are_left_out(tmp_path: Path)
     assert read(tmp_path)[1]["epochs"].tolist() == []
 
 
+def test_histograms_of_a_repeated_epoch_are_those_of_its_last_attempt(tmp_path: Path) -> None:
+    writer = StatisticsWriter(tmp_path)
+    writer.append(steps_of(7, 0), attempt=0)
+    add(writer, make_epoch(3), attempt=1)
+    repeated = make_epoch(3)
+    repeated.histograms["weights"].counts[1, 0, 40] = 42
+    add(writer, repeated, attempt=2)
+    writer.write()
+    assert read(tmp_path)[1]["weights"][:, 1, 0, 40].tolist() == [42]
+
+
 def test_parts_give_the_same_table_as_the_whole(tmp_path: Path) -> None:
     whole, parts = StatisticsWriter(tmp_path / "whole"), StatisticsWriter(tmp_path / "parts")
     whole.append(steps_of(0, 0, 1, 2), attempt=0)

@@ -98,3 +98,9 @@ def witness_end(trainer: Any) -> None:
         "pid": os.getpid(),
     }
     Path(trainer.save_dir).with_name(f"rank{RANK}.json").write_text(json.dumps(found))
+
+
+def fail_in_the_second_process(trainer: Any) -> None:
+    """Raise where the first process does not, in the middle of the training."""
+    if RANK == 1 and trainer.epoch == 1:
+        raise ZeroDivisionError("the second process")

@@ -91,7 +91,8 @@ def tell_own_runs(story: Story, model: Path, arguments: Mapping[str, Any]) -> No
     network = YOLO(model)
     network.add_callback("on_train_epoch_end", lambda trainer: story.seen.setdefault("user", []).append(trainer.epoch))
     story.seen["callbacks before"] = {event: list(found) for event, found in network.callbacks.items()}
-    mlflow_yolo.autolog(registered_model_name="squares", extra_tags={"team": "eyes"}, every_n_steps=1)
+    story.seen["environment before"] = dict(os.environ)
+    mlflow_yolo.autolog(registered_model_name="squares", extra_tags={"team": "eyes"}, every_n_steps=2)
     network.train(**{**arguments, "plots": True, "save_dir": str(story.folder / "train")})
     story.seen["trainer"] = network.trainer
     story.ids["train"] = network.trainer.mlflow_run_id
@@ -105,6 +106,7 @@ def tell_own_runs(story: Story, model: Path, arguments: Mapping[str, Any]) -> No
     network.train(name="again", **{**arguments, "epochs": 1, "save_dir": str(story.folder / "again")})
     story.ids["again"] = network.trainer.mlflow_run_id
     mlflow_yolo.autolog(disable=True)
+    story.seen["environment after"] = dict(os.environ)
     story.seen["callbacks after"] = {event: list(found) for event, found in network.callbacks.items()}
     story.seen["class after"] = {name: vars(Model)[name] for name in METHODS}
     story.seen["threads"] = [thread.name for thread in threading.enumerate() if thread.name.startswith("mlflow-yolo")]
@@ -121,9 +123,9 @@ def tell_active_runs(story: Story, model: Path, arguments: Mapping[str, Any]) ->
     mlflow_yolo.autolog(log_statistics="off")
     mlflow.set_experiment("folds")
 
-    def train(folder: str) -> None:
+    def train(folder: str, **changed: Any) -> None:
         network = YOLO(model)
-        network.train(**{**given, "save_dir": str(story.folder / folder)})
+        network.train(**{**given, **changed, "save_dir": str(story.folder / folder)})
         story.ids[folder] = network.trainer.mlflow_run_id
 
     with mlflow.start_run(run_name="outer") as outer:
@@ -137,8 +139,11 @@ def tell_active_runs(story: Story, model: Path, arguments: Mapping[str, Any]) ->
                 data=given["data"], imgsz=64, workers=0, device="cpu", conf=conf, save_dir=str(story.folder / "val")
             )
         story.seen["outer status"] = story.run("outer").info.status
-        mlflow_yolo.autolog(log_statistics="off", exclusive=True)  # a second call replaces the options
-        train("exclusive")
+        # A second call replaces the options.
+        mlflow_yolo.autolog(
+            log_statistics="off", exclusive=True, log_images=False, log_models=False, log_datasets=False
+        )
+        train("exclusive", plots=True)
         mlflow_yolo.autolog(log_statistics="off")
     with mlflow.start_run(run_name="folds") as parent:
         story.ids["parent"] = parent.info.run_id

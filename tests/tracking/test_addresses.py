@@ -1,7 +1,9 @@
 """What of a tracking URI is shown, stored and asked."""
 
+import contextlib
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -78,28 +80,55 @@ def test_a_listener_that_never_speaks_answers_but_does_not_respond() -> None:
         assert not responds(uri, timeout_s=0.05)
 
 
-def test_any_status_is_a_response_and_what_cannot_be_asked_counts_as_one() -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
+@contextlib.contextmanager
+def speaker(answer: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """Listens, says `answer` to whoever asks something, and notes what was asked."""
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def refuse() -> None:
-            for _ in range(2):  # `responds` first asks whether anybody listens
-                peer, _address = listener.accept()
-                with peer:
-                    if request := peer.recv(1000):
-                        requests.append(request)
-                        peer.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+        def speak() -> None:
+            with contextlib.suppress(OSError):  # closed at the end
+                while True:
+                    peer, _address = listener.accept()
+                    with peer:
+                        if request := peer.recv(1000):  # `responds` first asks whether anybody listens
+                            asked.append(request)
+                            peer.sendall(answer)
 
-        requests: list[bytes] = []
-        thread = threading.Thread(target=refuse)
+        thread = threading.Thread(target=speak)
         thread.start()
-        assert responds(f"http://ann:s3cret@127.0.0.1:{listener.getsockname()[1]}/mlflow/")
-        thread.join()
-    assert requests[0].startswith(b"HEAD /mlflow/health ")
-    assert b"s3cret" not in requests[0]
+        yield f"127.0.0.1:{listener.getsockname()[1]}", asked
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+REFUSAL = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
+
+
+def test_any_status_is_a_response_and_what_cannot_be_asked_counts_as_one() -> None:
+    with speaker(REFUSAL) as (address, asked):
+        assert responds(f"http://ann:s3cret@{address}/mlflow/")
+    assert asked[0].startswith(b"HEAD /mlflow/health ")
+    assert b"s3cret" not in asked[0]
     assert responds("sqlite:///x.db")
     assert responds("databricks")
+
+
+def test_what_speaks_no_http_does_not_respond() -> None:
+    with speaker(b"220 mail\r\n") as (address, _):
+        assert not responds(f"http://{address}")
+        assert not responds(f"https://{address}")
+
+
+def test_a_server_behind_a_proxy_is_asked_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with speaker(REFUSAL) as (address, asked):
+        for scheme in ("http", "https"):
+            monkeypatch.setenv(f"{scheme}_proxy", address)
+        assert responds("http://ann:s3cret@tracking.example/mlflow")
+        assert responds("https://tracking.example")  # whoever listens at the proxy has to do
+    assert [request.split(b" HTTP")[0] for request in asked] == [b"HEAD http://tracking.example/mlflow/health"]
 
 
 def test_nobody_there_does_not_respond(dead_uri: str) -> None:

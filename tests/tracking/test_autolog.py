@@ -1,6 +1,7 @@
 """One line tracks what Ultralytics does; what it does stays the same, and afterwards everything is as it was."""
 
 import hashlib
+import importlib
 import json
 import logging
 import subprocess
@@ -71,6 +72,15 @@ def test_no_thread_of_ours_outlives_the_calls(own_runs: Story) -> None:
 
 
 @slow
+def test_the_environment_is_left_alone(own_runs: Story) -> None:
+    theirs = {"CUBLAS_WORKSPACE_CONFIG", "PYTHONHASHSEED"}  # Ultralytics sets and removes both
+    before, after = (own_runs.seen[f"environment {when}"] for when in ("before", "after"))
+
+    assert len(before) > len(theirs)
+    assert {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)} <= theirs
+
+
+@slow
 def test_training_is_the_same_to_the_last_bit_with_and_without(own_runs: Story) -> None:
     plain, tracked = own_runs.seen["plain"], own_runs.seen["trainer"]
 
@@ -118,6 +128,14 @@ def test_epochs_are_steps_and_the_best_checkpoint_is_no_further_step(own_runs: S
     assert own_runs.steps("train", "metrics/mAP50-95B") == [1, 2]
     assert own_runs.steps("train", "final/mAP50-95") == [0]
     assert own_runs.steps("again", "train/box_loss") == [1]
+
+
+@slow
+def test_every_second_step_is_sampled_where_that_is_asked(own_runs: Story) -> None:
+    frame = mlflow_yolo.load_statistics(own_runs.ids["train"], tracking_uri=own_runs.uri)
+    steps = frame[(frame["kind"] == "gradients") & (frame["statistic"] == "l2")].groupby("epoch")["step"]
+
+    assert steps.unique().map(list).to_dict() == {1: [0], 2: [0]}  # two batches, so two steps an epoch
 
 
 @slow
@@ -236,6 +254,16 @@ def test_exclusive_leaves_the_active_run_alone(active_runs: Story) -> None:
 
 
 @slow
+def test_what_shall_not_be_logged_is_not(active_runs: Story) -> None:
+    logged = active_runs.artifacts("exclusive")
+
+    assert (active_runs.folder / "exclusive" / "results.png").is_file()  # else there was nothing to leave out
+    assert logged == {"args.yaml", "results.csv", "per_class.csv"}
+    assert active_runs.run("exclusive").inputs.dataset_inputs == []
+    assert {"weights/best.pt", "model/MLmodel"} <= active_runs.artifacts("second")
+
+
+@slow
 def test_validations_in_one_run_are_steps_and_say_what_they_were_made_with(active_runs: Story) -> None:
     params = active_runs.run("outer").data.params
 
@@ -308,6 +336,17 @@ def test_a_method_that_somebody_wrapped_meanwhile_still_works_after_disabling(
 
     methods.tune(SimpleNamespace(callbacks={}), name="theirs")
     assert calls == ["theirs"]
+
+
+def test_a_module_that_was_imported_anew_does_not_track_twice(methods: Any) -> None:
+    own = methods.train
+    mlflow_yolo.autolog()
+    importlib.reload(sys.modules["mlflow_yolo.tracking.autolog.patches"])
+    mlflow_yolo.autolog()
+    assert methods.train.__wrapped__ is own
+
+    mlflow_yolo.autolog(disable=True)
+    assert methods.train is own
 
 
 @pytest.mark.parametrize("outer", ["tune", "benchmark"])

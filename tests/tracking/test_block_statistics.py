@@ -2,7 +2,7 @@
 
 import logging
 import math
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +44,8 @@ class Trainer:
             block.requires_grad_(False)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
         self.train_loader = [torch.ones(1, 3)] * N_STEPS
-        self.accumulate = 1
+        self.device = torch.device("cpu")
+        self.batch_size, self.accumulate = 1, 1
         self.scaler = torch.amp.GradScaler("cpu", enabled=False)
         self.ema = None
         self.args = SimpleNamespace(compile=False)
@@ -66,6 +67,7 @@ def run_epoch(statistics: BlockStatistics, trainer: Trainer, epoch: int, *, fact
         blocks = [[p.grad for p in block.parameters() if p.grad is not None] for block in trainer.model.model]
         seen.append([math.sqrt(sum(float((g.double() ** 2).sum()) for g in block)) for block in blocks])
         trainer.optimizer_step()
+    statistics.end_batches()
     statistics.watch_activations()
     with torch.inference_mode():
         trainer.model(torch.ones(1, 3))
@@ -117,6 +119,59 @@ def test_the_loss_scale_is_taken_out_of_the_gradients(recorded_run: "RecordedRun
 
     expected = np.mean([step[1] for step in seen]) / 256
     assert recorded_run.value("stats/gradient_l2/01-Linear", step=1) == pytest.approx(expected, rel=1e-6)
+
+
+def test_gradients_equal_a_reference_by_hand_under_accumulation_a_scale_of_65536_and_clipping(
+    recorded_run: "RecordedRun",
+) -> None:
+    """Ultralytics' own step: it unscales, clips to norm 10, steps, and clears. Four batches are one step."""
+    from ultralytics.engine.trainer import BaseTrainer
+
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False, every_n_steps=1), Trainer()
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    trainer.batch_size, trainer.accumulate = 5, 4
+    trainer.optimizer_step = MethodType(BaseTrainer.optimizer_step, trainer)
+    inputs = torch.randn(2, 4, 5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 100
+    statistics.start(trainer)
+    statistics.start_epoch(1)
+    expected = []
+    for batches in inputs:
+        expected.append(gradients_by_hand(trainer.model, batches.reshape(20, 3).numpy()))
+        for batch in batches:
+            loss = trainer.model(batch.float()).square().sum() / 2
+            trainer.scaler.scale(loss).backward()
+        trainer.optimizer_step()
+    statistics.end_epoch(epoch=1, n_epochs=None)
+    statistics.stop(is_final=True)
+
+    frame = table(recorded_run).set_index(["kind", "statistic", "step", "block"])["value"]
+    for step, blocks in enumerate(expected):
+        norm = float(np.linalg.norm(np.concatenate(blocks)))
+        assert norm > 100  # it is clipped, by more than ten
+        assert frame["global", "gradient_norm", step, -1] == pytest.approx(norm, rel=1e-5)
+        assert frame["global", "gradient_norm_per_image", step, -1] == pytest.approx(norm / 20, rel=1e-5)
+        assert frame["global", "clip_coefficient", step, -1] == pytest.approx(10 / norm, rel=1e-5)
+        assert frame["global", "loss_scale", step, -1] == 2.0**16
+        for block, g in enumerate(blocks):
+            by_hand = {"l1": np.abs(g).sum(), "l2": np.linalg.norm(g), "mean": g.mean(), "mean_abs": np.abs(g).mean()}
+            by_hand |= {"max_abs": np.abs(g).max(), "variance": g.var(), "rms": np.sqrt((g**2).mean())}
+            found = {name: frame["gradients", name, step, block] for name in by_hand}
+            assert found == pytest.approx(by_hand, rel=1e-4)
+            update = frame["weights", "update_l2", step, block]
+            assert update == pytest.approx(0.1 * by_hand["l2"] * 10 / norm, rel=1e-3)
+
+
+def gradients_by_hand(network: Network, x: np.ndarray) -> list[np.ndarray]:
+    """Return each block's flat gradient of sum(y^2) / 2 over all rows of x (N, 3), by the chain rule in numpy."""
+    weights = [layer.weight.detach().double().numpy() for layer in network.model]
+    inputs = [x]
+    for weight, layer in zip(weights, network.model, strict=True):
+        inputs.append(inputs[-1] @ weight.T + layer.bias.detach().double().numpy())
+    slope, blocks = inputs[-1], []
+    for weight, before in zip(weights[::-1], inputs[-2::-1], strict=True):
+        blocks.append(np.concatenate([(slope.T @ before).ravel(), slope.sum(axis=0)]))
+        slope = slope @ weight
+    return blocks[::-1]
 
 
 def test_a_scaler_without_a_tensor_of_its_own_is_asked(recorded_run: "RecordedRun") -> None:
@@ -199,7 +254,7 @@ def test_a_second_stage_goes_on_in_the_same_files(recorded_run: "RecordedRun") -
 def test_a_failure_while_measuring_lets_the_step_be_taken_and_is_said_once(
     recorded_run: "RecordedRun", monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise ArithmeticError("broken on purpose")
 
     monkeypatch.setattr(StepCollector, method, fail)
@@ -281,7 +336,40 @@ def test_everything_is_measured_at_every_step_where_that_is_asked(recorded_run: 
     ]
     assert [steps[key] for key in everywhere] == [[0, 1]] * 4
     assert steps[("activations", "mean")] == [1]  # the validation, after the last step
+    assert steps[("training_activations", "redundancy")] == [1]  # over the passes of the epoch
+    images = frame[frame["statistic"] == "n_images"].groupby("kind", observed=True)["value"].agg(list)
+    assert images.to_dict() == {"training_activations": [2.0], "activations": [1.0]}
     assert not any(module._forward_hooks for module in trainer.model.modules())
+
+
+def test_what_is_measured_over_an_epochs_passes_is_not_that_of_epochs_before(recorded_run: "RecordedRun") -> None:
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False, level="all"), Trainer(n_blocks=2)
+    statistics.start(trainer)
+    for epoch in (1, 2, 2, 3):  # one is repeated
+        run_epoch(statistics, trainer, epoch)
+    statistics.stop(is_final=True)
+
+    frame = table(recorded_run)
+    seen = frame[(frame["kind"] == "training_activations") & (frame["statistic"] == "n_images")]
+    assert dict(zip(seen["epoch"], seen["value"], strict=True)) == {1: 2.0, 2: 2.0, 3: 2.0}
+
+
+def test_the_averaged_weights_have_a_histogram_of_their_own(recorded_run: "RecordedRun") -> None:
+    statistics, trainer = BlockStatistics(recorded_run, log_images=False), Trainer(frozen=1)
+    averaged = Network(3).requires_grad_(False)
+    with torch.no_grad():
+        for parameter in averaged.parameters():
+            parameter.fill_(0.75)  # in [2^-1, 2^0)
+    trainer.ema = SimpleNamespace(ema=averaged)
+    statistics.start(trainer)
+    run_epoch(statistics, trainer, 1)
+    statistics.stop(is_final=True)
+
+    with np.load(recorded_run.directory / "statistics" / "histograms.npz") as arrays:
+        assert arrays["ema_weights"][0, :, 0, 39].tolist() == [0, 12, 12]  # the frozen block has none
+        assert int(arrays["ema_weights"].sum()) == 24
+        assert arrays["weights"][0, 1].sum() + arrays["weights_zeros"][0, 1] == 12
+        assert arrays["weights"][0, 1, 0, 39] < 12
 
 
 def test_the_training_is_not_hooked_where_it_is_compiled(recorded_run: "RecordedRun") -> None:

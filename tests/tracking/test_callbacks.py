@@ -228,7 +228,7 @@ def test_a_callback_that_raises_is_said_once_and_tagged_and_training_goes_on(
 def test_a_statistic_that_fails_is_said_once_and_tagged_and_values_go_on(
     train: Train, recorded_run: "RecordedRun", caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise ArithmeticError("no statistics today")
 
     monkeypatch.setattr(StepCollector, "before_step", fail)

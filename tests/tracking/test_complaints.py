@@ -15,7 +15,8 @@ import pytest
 from mlflow import MlflowClient
 
 import mlflow_yolo
-from mlflow_yolo.tracking.replay import replay
+from mlflow_yolo.tracking.journal import journal_path
+from mlflow_yolo.tracking.replay import closing_status, replay
 from tests.tracking.stories import Story
 
 pytestmark = pytest.mark.slow
@@ -28,7 +29,10 @@ def outside_pytest(
     small_model: Path,
     small_arguments: Mapping[str, Any],
 ) -> Mapping[str, Any]:
-    """What happens in a process of its own: Ultralytics switches its callback off wherever pytest is loaded."""
+    """What happens in a process of its own: Ultralytics switches its callback off wherever pytest is loaded.
+
+    At last it exits in the middle of a training whose tracking server is dead.
+    """
     program = """
         import json, sys
         from pathlib import Path
@@ -53,8 +57,13 @@ def outside_pytest(
             for functions in trainer.callbacks.values() for f in functions)))
         import os
         os.environ["MLFLOW_EXPERIMENT_NAME"] = "mine"
-        network.train(**{**arguments, "epochs": 1}, save_dir=str(folder / "untracked"))
-        print(json.dumps(seen))
+        network.train(**arguments, save_dir=str(folder / "untracked"))
+        (folder / "seen.json").write_text(json.dumps(seen))
+        mlflow.set_tracking_uri("http://127.0.0.1:9")  # nobody listens there
+        mlflow_yolo.autolog(log_statistics="off")
+        network = YOLO(model)
+        network.add_callback("on_train_epoch_end", lambda trainer: sys.exit(3))
+        network.train(**arguments, save_dir=str(folder / "exited"))
     """
     from tests.tracking.stories import new_story
 
@@ -78,8 +87,8 @@ def outside_pytest(
         text=True,
         timeout=180,
     )
-    assert ended.returncode == 0, ended.stderr
-    return dict(json.loads(ended.stdout.splitlines()[-1]))
+    assert ended.returncode == 3, ended.stderr
+    return {**json.loads((folder / "seen.json").read_text()), "folder": folder}
 
 
 def test_01_a_training_goes_into_my_run_and_no_second_run_or_experiment_appears(
@@ -161,7 +170,13 @@ def test_06_it_is_off_until_asked_for_and_can_be_switched_off_again(outside_pyte
 
 
 def test_07_an_outage_costs_the_training_nothing_and_loses_nothing(
-    store: str, dead_uri: str, small_model: Path, small_arguments: Mapping[str, Any], tmp_path: Path
+    outside_pytest: Mapping[str, Any],
+    store: str,
+    dead_uri: str,
+    small_model: Path,
+    small_arguments: Mapping[str, Any],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """PR 24705, mlflow#19149, #4541: a dead server or missing credentials end or hang the training."""
     from ultralytics import YOLO
@@ -170,6 +185,9 @@ def test_07_an_outage_costs_the_training_nothing_and_loses_nothing(
     callbacks = mlflow_yolo.track(network, tracking_uri=dead_uri, log_statistics="off", silent=True)
     network.train(**{**small_arguments, "save_dir": str(tmp_path / "train")})
     assert (network.trainer.epoch, callbacks.run_id) == (1, None)
+    assert [record for record in caplog.records if record.name.startswith("mlflow_yolo")] == []  # silent
+    # A process that exits in the middle did so with its own code, and has said how its run ended.
+    assert closing_status(journal_path(outside_pytest["folder"] / "exited")) == "KILLED"
 
     assert replay(tmp_path, tracking_uri=store).n_pending == 0
     client = MlflowClient(tracking_uri=store)

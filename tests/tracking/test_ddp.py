@@ -6,6 +6,7 @@ differs is in `gloo_training`). CUDA and NCCL are not reached by any test: they 
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from mlflow import MlflowClient
 
 import mlflow_yolo
-from tests.tracking.gloo_training import GlooTrainer, witness_end, witness_steps
+from tests.tracking.gloo_training import GlooTrainer, fail_in_the_second_process, witness_end, witness_steps
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,23 @@ def test_the_second_process_has_no_journal_no_thread_and_its_own_step(distribute
         assert rank["own_step"]
         assert not [name for name in rank["threads"] if "mlflow" in name.lower()]
     assert not distributed.ranks[1]["mlflow"]
+
+
+@pytest.mark.slow
+def test_a_failure_of_the_second_process_is_a_failed_run_that_keeps_what_it_had(
+    store: str, client: MlflowClient, small_model: Path, small_arguments: Mapping[str, Any], tmp_path: Path
+) -> None:
+    from ultralytics import YOLO
+
+    network = YOLO(small_model)
+    tracked = mlflow_yolo.track(network, tracking_uri=store, log_statistics="off")
+    network.add_callback("on_train_batch_start", fail_in_the_second_process)
+    with pytest.raises(subprocess.CalledProcessError):
+        network.train(trainer=GlooTrainer, **{**small_arguments, "save_dir": str(tmp_path / "train")})
+
+    (run,) = client.search_runs(["0"])
+    assert (run.info.run_id, run.info.status) == (tracked.run_id, "FAILED")
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "train/box_loss")] == [1]
 
 
 @pytest.mark.parametrize(("rank", "n_runs"), [(0, 1), (1, 0), (2, 0)])

@@ -1,6 +1,7 @@
 """A run against a real tracking server behind a proxy that fails in every way: each value arrives once, as measured."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -12,7 +13,7 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,9 +25,11 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from mlflow_yolo.tracking.addresses import answers, responds
+from mlflow_yolo.tracking.images import grid_files
 from mlflow_yolo.tracking.ownership import is_owned
 from mlflow_yolo.tracking.replay import replay
-from mlflow_yolo.tracking.run import TrackedRun
+from mlflow_yolo.tracking.run import TrackedRun, read_run_file
+from mlflow_yolo.tracking.run_file import RunFile
 
 pytestmark = pytest.mark.slow
 
@@ -168,10 +171,10 @@ def proxy(server: Server) -> Iterator[FaultyProxy]:
 
 
 @pytest.fixture
-def stored(server: Server) -> Callable[[TrackedRun], Counter[tuple[str, int, int, float]]]:
+def stored(server: Server) -> Callable[[TrackedRun | RunFile], Counter[tuple[str, int, int, float]]]:
     """Counts what the database holds of a run: (key, step, time, value)."""
 
-    def count(run: TrackedRun) -> Counter[tuple[str, int, int, float]]:
+    def count(run: TrackedRun | RunFile) -> Counter[tuple[str, int, int, float]]:
         with contextlib.closing(sqlite3.connect(server.database)) as connection:
             rows = connection.execute(
                 "SELECT m.key, m.step, m.timestamp, m.value FROM metrics m JOIN tags t USING (run_uuid)"
@@ -204,11 +207,17 @@ def deliver(run: TrackedRun, folder: Path) -> None:
 
 def artifacts(run: TrackedRun, server: Server) -> tuple[int, list[str]]:
     """Return how many images the store holds of the run, and its tables."""
-    (file,) = server.artifacts.glob(f"*/{_run_id(run, server)}/artifacts")
-    return len(list(file.glob("images/*.png"))), sorted(path.name for path in file.glob("tables/*"))
+    folder = _artifact_folder(run, server)
+    assert all(path.read_text() == path.stem for path in folder.glob("tables/*"))
+    return len(list(folder.glob("images/*.png"))), sorted(path.name for path in folder.glob("tables/*"))
 
 
-def _run_id(run: TrackedRun, server: Server) -> str:
+def _artifact_folder(run: TrackedRun | RunFile, server: Server) -> Path:
+    (folder,) = server.artifacts.glob(f"*/{_run_id(run, server)}/artifacts")
+    return folder
+
+
+def _run_id(run: TrackedRun | RunFile, server: Server) -> str:
     with contextlib.closing(sqlite3.connect(server.database)) as connection:
         found = connection.execute(
             "SELECT run_uuid FROM tags WHERE key = 'mlflow_yolo.uid' AND value = ?", (run.uid,)
@@ -217,7 +226,7 @@ def _run_id(run: TrackedRun, server: Server) -> str:
     return str(found[0][0])
 
 
-def _status(run: TrackedRun, server: Server) -> str:
+def _status(run: TrackedRun | RunFile, server: Server) -> str:
     client = MlflowClient(f"http://127.0.0.1:{server.port}")
     return str(client.get_run(_run_id(run, server)).info.status)
 
@@ -250,19 +259,23 @@ def test_a_fault_loses_and_doubles_nothing(
     assert _status(run, server) == "FINISHED"
 
 
+@pytest.mark.parametrize("patience_s", [LIMIT_S, 0.7])
 def test_a_slow_server_is_waited_for(
-    open_tracked: Open, proxy: FaultyProxy, server: Server, stored: Any, tmp_path: Path
+    patience_s: float, open_tracked: Open, proxy: FaultyProxy, server: Server, stored: Any, tmp_path: Path
 ) -> None:
     proxy.become("slow")
     run = open_tracked(tracking_uri=proxy.uri, experiment="faults")
     expected = log(run, range(4))
-    assert run.close(timeout_s=LIMIT_S).n_pending == 0
+    delivery = run.close(timeout_s=patience_s)
+    assert (delivery.n_pending == 0) is (patience_s == LIMIT_S)
+    deliver(run, tmp_path)
     assert stored(run) == expected
     assert artifacts(run, server) == (1, ["0.csv"])
+    assert _status(run, server) == "FINISHED"
 
 
 def test_an_address_that_drops_packets_is_given_up(
-    open_tracked: Open, proxy: FaultyProxy, stored: Any, tmp_path: Path
+    open_tracked: Open, proxy: FaultyProxy, server: Server, stored: Any, tmp_path: Path
 ) -> None:
     with socket.socket() as full, contextlib.ExitStack() as opened:
         full.bind(("127.0.0.1", 0))
@@ -281,6 +294,7 @@ def test_an_address_that_drops_packets_is_given_up(
         time.sleep(0.02)
     assert replay(tmp_path, tracking_uri=proxy.uri).n_pending == 0
     assert stored(run) == expected
+    assert artifacts(run, server) == (1, ["0.csv"])
 
 
 def test_a_jumping_clock_changes_times_and_nothing_else(
@@ -293,12 +307,15 @@ def test_a_jumping_clock_changes_times_and_nothing_else(
     for step, offset_s in enumerate([0.0, 86_400.0, -86_400.0]):  # noqa: B007
         before = time.time()
         run.log_metrics({"a": step}, step=step)
+        run.log_image("k", np.zeros((8, 8, 3), np.uint8), step=step)
+        run.log_text(f"{step}", f"tables/{step}.csv")
         around.append((before, time.time()))
         assert run.flush(LIMIT_S).reason == ""
     assert run.close(timeout_s=LIMIT_S).n_pending == 0  # a day before it was opened
     times = {step: t for _, step, t, _ in stored(run).elements()}
     assert len(times) == 3
     assert all(int(before * 1000) <= times[step] <= after * 1000 for step, (before, after) in enumerate(around))
+    assert artifacts(run, server) == (3, ["0.csv", "1.csv", "2.csv"])
     assert _status(run, server) == "FINISHED"
 
 
@@ -314,6 +331,29 @@ def test_a_disk_that_is_full_for_a_while_loses_nothing(
     journal.unlink()
     expected += log(run, range(2, 4))
     assert run.close(timeout_s=LIMIT_S).n_pending == 0
+    assert stored(run) == expected
+    assert artifacts(run, server) == (2, ["0.csv", "2.csv"])
+
+
+def test_images_and_tables_wait_for_a_full_disk(
+    open_tracked: Open, proxy: FaultyProxy, server: Server, stored: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1000.0)  # part of an image's name
+    run = open_tracked(tracking_uri=proxy.uri, experiment="faults")
+    folder = run.directory / "mlflow_yolo"
+    png, _ = grid_files(folder, "k", step=0, timestamp_ms=1_000_000, uid=run.uid)
+    full = (png, folder / "files" / "tables" / "0.csv")
+    for file in full:
+        file.parent.mkdir(parents=True)
+        file.symlink_to("/dev/full")
+    expected = log(run, range(2))
+    assert "only in memory" in run.flush(LIMIT_S).reason
+    assert stored(run) == expected
+    for file in full:
+        file.unlink()
+    expected += log(run, range(2, 4))
+    delivery = run.close(timeout_s=LIMIT_S)
+    assert (delivery.n_pending, delivery.n_rejected) == (0, 0)
     assert stored(run) == expected
     assert artifacts(run, server) == (2, ["0.csv", "2.csv"])
 
@@ -352,3 +392,94 @@ def test_a_process_whose_server_never_answers_ends_when_it_is_done(
         assert connection.execute(
             "SELECT count(*) FROM metrics WHERE key = 'a' AND timestamp IN (5, 6)"
         ).fetchone() == (2,)
+
+
+TRAINING = """
+    import json, sys, threading, time
+
+    from ultralytics import YOLO
+
+    import mlflow_yolo
+    from mlflow_yolo.tracking.client import load_mlflow
+    from mlflow_yolo.tracking.lifecycle import TrainingLifecycle
+    from mlflow_yolo.tracking.sender_thread import SenderThread
+
+    model, arguments, uri, save_dir = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3], sys.argv[4]
+    load_mlflow()
+    network = YOLO(model)
+    mlflow_yolo.track(network, tracking_uri=uri, experiment="faults")
+    asked, inside, waited_s, ended_at = [], [], [0.0], []
+    handle, drain = TrainingLifecycle.handle, SenderThread.drain
+
+    def watch(event, arguments):  # Ultralytics asks for things as well
+        if inside and event.split(".")[0] in ("socket", "sqlite3"):
+            if threading.current_thread() is threading.main_thread() and not ended_at:
+                asked.append(event)
+
+    def timed(self, event, subject):
+        start = time.monotonic()
+        inside.append(event)
+        handle(self, event, subject)
+        inside.pop()
+        if not ended_at:
+            waited_s[0] += time.monotonic() - start
+
+    def waiting(self, **options):
+        if not ended_at:
+            asked.append("waits for the sender")
+        return drain(self, **options)
+
+    def end(trainer):
+        ended_at.append(time.monotonic())
+
+    TrainingLifecycle.handle, SenderThread.drain = timed, waiting
+    network.add_callback("on_train_end", end)
+    sys.addaudithook(watch)
+    network.train(**arguments, save_dir=save_dir)
+    print(json.dumps({
+        "asked": asked,
+        "waited_s": waited_s[0],
+        "end_s": time.monotonic() - ended_at[0],
+        "returned_at": time.monotonic(),
+    }))
+"""
+
+
+@pytest.mark.parametrize("mode", ["silent", "down"])
+def test_a_training_whose_server_does_not_answer_goes_on_as_if_there_were_none(
+    mode: str,
+    proxy: FaultyProxy,
+    server: Server,
+    stored: Any,
+    small_model: Path,
+    small_arguments: Mapping[str, Any],
+    tmp_path: Path,
+) -> None:
+    """A request to a black hole lasts 20 s; the training's own thread makes none and waits for none."""
+    proxy.become(mode)
+    command = [sys.executable, "-c", textwrap.dedent(TRAINING), str(small_model), json.dumps(dict(small_arguments))]
+    done = subprocess.run(
+        [*command, proxy.uri, str(tmp_path / "train")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        timeout=2 * LIMIT_S,
+        check=True,
+    )
+    ended_at = time.monotonic()
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["asked"] == []
+    assert found["waited_s"] < 3
+    assert found["end_s"] < LIMIT_S / 2
+    assert ended_at - found["returned_at"] < 10
+    proxy.become("pass")
+    done_now = replay(tmp_path)
+    assert (done_now.n_pending, done_now.errors, done_now.rejected) == (0, (), ())
+    run = read_run_file(tmp_path / "train")
+    assert run is not None
+    values = stored(run)
+    assert set(values.values()) == {1}
+    assert sorted(step for key, step, _, _ in values if key == "train/box_loss") == [1, 2]
+    assert _status(run, server) == "FINISHED"
+    folder = _artifact_folder(run, server)
+    assert {"layers.parquet", "histograms.npz", "report.html"} <= {path.name for path in folder.glob("statistics/*")}
+    assert len(list(folder.glob("images/*.png"))) == len(list(folder.glob("images/*.webp"))) > 0

@@ -1,6 +1,8 @@
 """The journal's writer: whole lines, in order, and patience with a disk that refuses."""
 
+import errno
 import os
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -80,6 +82,103 @@ def test_lines_that_never_reach_the_disk_are_handed_back(tmp_path: Path) -> None
     writer = JournalWriter(path)
     writer.append(metrics(1))
     assert [entry.record["step"] for entry in parse_lines(writer.close(5.0))] == [1]
+
+
+def test_work_that_finds_the_disk_full_is_done_later_and_holds_up_no_values(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    room = threading.Event()
+
+    def work(i: int) -> list[dict[str, object]]:
+        if not room.is_set():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return [metrics(i)]
+
+    writer = JournalWriter(path)
+    writer.append(lambda: work(1))
+    writer.append_later(lambda: work(2))
+    writer.append(metrics(0))
+    assert not writer.flush(5.0)
+    assert "No space left" in writer.refusal
+    assert [entry.record["step"] for entry in read_all(path)] == [0]
+    room.set()
+    assert writer.flush(5.0)
+    writer.close(1.0)
+    assert [entry.record["step"] for entry in read_all(path)] == [0, 2, 1]
+    assert writer.n_bad_records == 0
+
+
+def test_work_for_which_there_never_was_room_is_named_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> list[dict[str, object]]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "picture.png")
+
+    monkeypatch.setattr(module, "MAX_WORK_IN_MEMORY", 2)
+    path = tmp_path / "journal.jsonl"
+    writer = JournalWriter(path)
+    for _ in range(4):
+        writer.append_later(fail)
+    writer.append_later(lambda: [{"type": "close"}])
+    writer.flush(5.0)
+    assert writer.n_bad_records == 3  # two wait
+    assert writer.close(5.0) == b""
+    records = [entry.record for entry in read_all(path)]
+    assert [record["type"] for record in records] == [*["rejected"] * 4, "close"]
+    assert "picture.png" in records[3]["reason"]
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
+def test_a_journal_that_is_gone_is_put_back_whole(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "run" / "journal.jsonl"
+    asked: list[bool] = []
+    writer = JournalWriter(path, reclaim=lambda: asked.append(path.exists()))
+    writer.append(metrics(1))
+    writer.flush(5.0)
+    if how == "deleted":
+        shutil.rmtree(path.parent)
+    else:
+        path.parent.rename(tmp_path / "elsewhere")
+    if how == "replaced":  # as by a tool that brings back a backup
+        path.parent.mkdir()
+        path.write_text("")
+    writer.append(metrics(2))
+    writer.flush(5.0)
+    writer.append(metrics(3))
+    assert writer.close(5.0) == b""
+    assert [entry.record["step"] for entry in read_all(path)] == [1, 2, 3]
+    assert asked == [how == "replaced"]
+    assert [file.name for file in path.parent.iterdir()] == ["journal.jsonl"]
+
+
+def test_a_journal_deleted_while_the_disk_was_full_is_put_back(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "journal.jsonl"
+    writer = JournalWriter(path)
+    writer.append(metrics(1))
+    writer.flush(5.0)
+    shutil.rmtree(path.parent)
+    path.parent.symlink_to("/dev/full")  # no directory: nothing can be made in it
+    writer.append(metrics(2))
+    assert not writer.flush(5.0)
+    path.parent.unlink()
+    assert writer.flush(5.0)
+    writer.close(1.0)
+    assert [entry.record["step"] for entry in read_all(path)] == [1, 2]
+
+
+def test_a_place_that_somebody_else_has_taken_is_left_alone(tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise OSError("taken")
+
+    path = tmp_path / "journal.jsonl"
+    writer = JournalWriter(path, reclaim=refuse)
+    writer.append(metrics(1))
+    writer.flush(5.0)
+    path.unlink()
+    path.write_text("theirs")
+    writer.append(metrics(2))
+    assert [entry.record["step"] for entry in parse_lines(writer.close(5.0))] == [2]
+    assert "taken" in writer.error
+    assert path.read_text() == "theirs"
 
 
 def test_beyond_the_bound_the_oldest_metrics_go_and_are_counted(

@@ -1,6 +1,11 @@
 """Replaying left-over journals: everything once, parents first, and nothing that is somebody else's."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +13,10 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
+import mlflow_yolo
 from mlflow_yolo import keys
 from mlflow_yolo.exceptions import ArgumentError
+from mlflow_yolo.statistics.storage import read_histograms
 from mlflow_yolo.tracking.journal import Cursor, journal_path
 from mlflow_yolo.tracking.replay import close_interrupted, find_journals, is_closed, pending_journals, replay
 from mlflow_yolo.tracking.run import TrackedRun
@@ -123,6 +130,55 @@ def test_statistics_that_a_killed_process_had_spooled_are_put_together_and_sent(
     assert replay(tmp_path).n_pending == 0
     (run,) = client.search_runs(["0"])
     assert Path(client.download_artifacts(run.info.run_id, "statistics/layers.parquet")).read_text() == "rows"
+
+
+def test_the_statistics_of_a_process_killed_with_9_are_in_the_store_after_a_replay(
+    store: str, client: MlflowClient, tmp_path: Path
+) -> None:
+    code = f"""
+        import os, signal
+        from pathlib import Path
+
+        import numpy as np
+
+        from mlflow_yolo.statistics.epoch import EpochStatistics, Grid
+        from mlflow_yolo.statistics.histogram import Histograms
+        from mlflow_yolo.statistics.storage import StatisticsWriter
+        from mlflow_yolo.tracking.run import open_run
+
+        run = open_run(Path({str(tmp_path / "run")!r}), tracking_uri={store!r})
+        writer = StatisticsWriter(run.directory / "statistics")
+        for epoch in (1, 2):
+            values = {{"l2": np.array([[epoch / 4], [epoch / 2]])}}
+            whole = np.ones((2, 1), bool), np.ones(2, bool)
+            grid = Grid("gradients", np.arange(2), np.array([0]), values, *whole)
+            histograms = {{"weights": Histograms(np.array([0]), np.full((1, 2, 64), epoch), np.array([0]))}}
+            part = EpochStatistics(epoch, {{0: "00-Conv"}}, (grid,), histograms, n_steps=2)
+            writer.append(part, attempt=0)
+            writer.add_histograms(part)
+            run.log_metrics({{"a": epoch}}, step=epoch)
+        run.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=environment)
+    assert done.returncode == -signal.SIGKILL
+    done_now = replay(tmp_path)
+    assert (done_now.n_pending, done_now.n_interrupted, done_now.rejected) == (0, 1, ())
+
+    (run,) = client.search_runs(["0"])
+    frame = mlflow_yolo.load_statistics(run.info.run_id, tracking_uri=store)
+    rows = frame[frame["kind"] == "gradients"][["epoch", "step", "name", "statistic", "value"]]
+    assert rows.to_records(index=False).tolist() == [
+        (1, 0, "00-Conv", "l2", 0.25),
+        (1, 1, "00-Conv", "l2", 0.5),
+        (2, 0, "00-Conv", "l2", 0.5),
+        (2, 1, "00-Conv", "l2", 1.0),
+    ]
+    arrays = read_histograms(Path(client.download_artifacts(run.info.run_id, "statistics/histograms.npz")))
+    assert [int(counts.sum()) for counts in arrays["weights"]] == [128, 256]
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "a")] == [1, 2]
+    assert run.info.status == "KILLED"
 
 
 def test_statistics_that_cannot_be_put_together_cost_only_themselves(

@@ -592,14 +592,47 @@ def test_mlflow_is_whole_before_any_thread_of_ours_runs(tmp_path: Path) -> None:
 
 
 def test_a_directory_deleted_under_an_open_run_costs_nothing(
-    open_tracked: Open, client: MlflowClient, tmp_path: Path
+    open_tracked: Open, client: MlflowClient, broken: Any, tmp_path: Path
 ) -> None:
-    run = open_tracked()
+    down = True
+
+    def outage(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception | None:
+        return ConnectionError("cable pulled") if down and name == "log_batch" else None
+
+    run = open_tracked(client_factory=lambda uri: broken(client, outage))
     run.log_metrics({"a": 1}, step=1, timestamp_ms=1001)
-    run.flush()
+    assert run.flush().n_pending > 0
     shutil.rmtree(tmp_path / "run")
     run.log_metrics({"a": 2}, step=2, timestamp_ms=1002)
+    assert run.flush().n_pending > 0
+    assert is_owned(tmp_path / "run")  # nobody may take it for dead
+    down = False
     assert run.close().n_pending == 0
     assert history(client, run, "a") == [(1, 1001, 1.0), (2, 1002, 2.0)]
     assert stored(client, run).info.status == "FINISHED"
     assert len(client.search_runs(["0"])) == 1
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_run_that_began_where_another_one_was_deleted_gets_none_of_its_values(
+    open_tracked: Open, client: MlflowClient, tmp_path: Path, *, ended: bool
+) -> None:
+    first = open_tracked()
+    first.log_metrics({"a": 1}, step=1, timestamp_ms=1001)
+    first.flush()
+    shutil.rmtree(tmp_path / "run")
+    second = open_tracked(recover=False)
+    second.log_metrics({"b": 1}, step=1, timestamp_ms=1001)
+    second.flush()
+    if ended:
+        second.close()
+    first.log_metrics({"a": 2}, step=2, timestamp_ms=1002)
+    assert "only in memory" in first.flush().reason
+    assert first.close().n_pending == 0
+    second.log_metrics({"b": 2}, step=2, timestamp_ms=1002)
+    assert second.close().n_pending == 0
+    assert history(client, first, "a") == [(1, 1001, 1.0), (2, 1002, 2.0)]
+    assert history(client, second, "b") == [(1, 1001, 1.0), (2, 1002, 2.0)][: 1 if ended else 2]
+    for run, key in ((first, "a"), (second, "b")):
+        assert set(stored(client, run).data.metrics) == {key}
+        assert stored(client, run).info.status == "FINISHED"

@@ -1,5 +1,7 @@
 """Block statistics read back from MLflow, and what is said when they cannot be."""
 
+import os
+import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +69,33 @@ def test_the_store_is_that_of_mlflow_where_none_is_given_and_its_setting_stays(s
     assert len(load_statistics(run_id, tracking_uri=store)) == 2
     assert mlflow.get_tracking_uri() == "sqlite:////nowhere/mlflow.db"
     assert mlflow.active_run() is None
+
+
+def test_reading_draws_no_progress_bar_and_leaves_the_environment(
+    store: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = log_run(store, tmp_path / "files", part(1, n_steps=5))
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "true")
+    before = dict(os.environ)
+    capfd.readouterr()
+    assert len(load_statistics(run_id, tracking_uri=store)) == 2
+    assert capfd.readouterr() == ("", "")
+    assert dict(os.environ) == before
+
+
+def documented() -> dict[tuple[str, str], str]:
+    """Return the units in docs/statistics.md by kind and statistic."""
+    page = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\w+) \| (\w+) \| .+ \| (.+) \| .+ \|$", page, re.MULTILINE)
+    return {(kind, statistic): unit.strip() for kind, statistic, unit in rows if kind != "kind"}
+
+
+def test_the_reference_has_every_statistic_of_a_real_training_with_its_unit_and_no_other(trained: "Trained") -> None:
+    frame = load_statistics(trained.run_id, tracking_uri=trained.uri)
+    found = {(str(kind), str(statistic)) for kind, statistic in zip(frame["kind"], frame["statistic"], strict=True)}
+    assert set(documented()) - found == {("global", "nonfinite_block")}  # every gradient of it was finite
+    assert found <= set(documented())
+    assert all(documented().values())
 
 
 def test_a_run_that_the_store_does_not_know_is_named(store: str) -> None:

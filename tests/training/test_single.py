@@ -11,6 +11,7 @@ from mlflow_yolo.exceptions import InputError, WorkError
 from mlflow_yolo.tracking.target import Target
 from mlflow_yolo.training import single
 from mlflow_yolo.training.job import write_json
+from mlflow_yolo.training.plan import Plan
 from mlflow_yolo.training.single import run_training
 
 
@@ -130,6 +131,17 @@ def test_an_interrupted_training_is_an_interruption(train: Callable[..., str], m
     monkeypatch.setattr(single, "run_job", lambda *_, **__: 130)
     with pytest.raises(KeyboardInterrupt):
         train()
+
+
+def test_what_is_asked_of_the_statistics_is_what_is_planned(
+    train: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned: list[Any] = []
+    monkeypatch.setattr(single, "run_job", lambda job, **_: planned.append(Plan.from_json(job["plan"])) or 130)
+    with pytest.raises(KeyboardInterrupt):
+        train(statistics="all", every_n_steps=7)
+
+    assert [(plan.statistics, plan.every_n_steps) for plan in planned] == [("all", 7)]
 
 
 def test_two_trainings_in_the_same_second_do_not_meet(

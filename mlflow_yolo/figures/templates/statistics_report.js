@@ -43,11 +43,17 @@
     return (far ? rounded.toExponential().replace("e+", "e") : String(rounded)).replaceAll("-", "−");
   }
 
+  /** The words of ticks, with as many digits as tell them apart. */
+  function texts(ticks, digits) {
+    const words = ticks.map((tick) => text(tick, digits));
+    return digits < 7 && new Set(words).size < words.length ? texts(ticks, digits + 1) : words;
+  }
+
   const axisOf = (statistic) => data.axes[statistic.axis];
   const isGlobal = (statistic) => statistic.blocks.length === 1 && statistic.blocks[0] === -1;
   const rowsOf = (statistic) => (isGlobal(statistic) ? [MODEL] : blocks);
   const blockOf = (statistic) => (isGlobal(statistic) ? MODEL : blocks[state.block]);
-  const label = (statistic) => `${statistic.kind} · ${statistic.name}`.replaceAll("_", " ").replace(/\bl([12])\b/, "L$1").replace("gsnr", "GSNR");
+  const label = (statistic) => `${statistic.kind} · ${statistic.name}`.replaceAll("_", " ").replace(/\bl([12])\b/, "L$1").replace("gsnr", "GSNR").replace("rms", "RMS");
   const isFrozen = (block, epoch) => frozen.has(block.index) && frozen.get(block.index).has(epoch);
 
   /** Where a step stands among the columns, as a fraction; the next sampled one if it was not sampled itself. */
@@ -108,6 +114,7 @@
       const stride = Math.max(1, Math.ceil((b - a) / 6));
       let ticks = [];
       for (let power = Math.ceil(a - 1e-9); power <= b + 1e-9; power += stride) ticks.push(10 ** power);
+      if (ticks.length < 2) ticks = [0, 1].flatMap((i) => [1, 2, 5].map((m) => m * 10 ** (Math.floor(a) + i))).filter((tick) => tick >= positive && tick <= high);
       if (ticks.length < 2) ticks = [positive, high];
       return { at, ticks };
     }
@@ -228,10 +235,8 @@
     context.strokeStyle = INK;
     context.lineWidth = 2;
     context.strokeRect(HEAT.left - 1, HEAT.top + rows.indexOf(blockOf(statistic)) * HEAT.row - 1, plot + 2, HEAT.row + 1);
-    if (state.column !== null) {
-      context.lineWidth = 1;
-      context.strokeRect(HEAT.left + state.column * perColumn - 0.5, HEAT.top, Math.max(perColumn, 2), bottom - HEAT.top);
-    }
+    const box = element("heat").parentElement, y = HEAT.top + rows.indexOf(blockOf(statistic)) * HEAT.row; // of many blocks
+    if (y < box.scrollTop || y + HEAT.row > box.scrollTop + box.clientHeight) box.scrollTop = y - box.clientHeight / 2;
     drawColorBar(context, width - HEAT.right + 16, HEAT.top, Math.max(bottom - HEAT.top, 60), at, ticks, color);
   }
 
@@ -239,14 +244,16 @@
     if (!ticks.length) return;
     height = Math.min(height, 260);
     for (let i = 0; i < height; i++) { context.fillStyle = color(1 - i / height); context.fillRect(x, top + i, 14, 1.5); }
-    for (const tick of ticks) {
+    const words = texts(ticks, 3);
+    ticks.forEach((tick, i) => {
       const y = top + (1 - at(tick)) * height;
       context.fillStyle = INK;
       context.fillRect(x + 14, y - 0.5, 4, 1);
-      write(context, text(tick, 3), x + 21, Math.min(Math.max(y, top + 4), top + height - 2), { most: 54 });
-    }
+      write(context, words[i], x + 21, Math.min(Math.max(y, top + 4), top + height - 2), { most: 54 });
+    });
   }
 
+  const CURVE_HEIGHT = 260;
   const LARGE = { left: 78, right: 16, top: 16, bottom: 40 };
   const SMALL = { left: 60, right: 4, top: 9, bottom: 6 };
 
@@ -259,11 +266,12 @@
     const { at, ticks } = scale(found, isLog(statistic) && canBeLog(found));
     const x = (c) => margins.left + (c + 0.5) * perColumn, y = (value) => bottom - at(value) * (bottom - top);
     const shown = isLarge ? ticks : ticks.length > 1 ? [ticks[0], ticks[ticks.length - 1]] : ticks;
-    for (const tick of shown) {
+    const words = texts(shown, isLarge ? 4 : 3);
+    shown.forEach((tick, i) => {
       context.fillStyle = LINE;
       context.fillRect(margins.left, y(tick), plot, 1);
-      write(context, text(tick, isLarge ? 4 : 3), margins.left - 6, y(tick), { align: "right", color: QUIET, most: margins.left - 8 });
-    }
+      write(context, words[i], margins.left - 6, y(tick), { align: "right", color: QUIET, most: margins.left - 8 });
+    });
     const stretches = restingStretches(statistic, block, mean);
     for (const [from, to] of stretches) {
       hatch(context, margins.left + from * perColumn, top, (to - from) * perColumn, bottom - top);
@@ -301,7 +309,8 @@
       });
       context.stroke();
     }
-    if (!stretches.length && !mean.some(Number.isFinite)) write(context, "not measured", margins.left + plot / 2, (top + bottom) / 2, { align: "center", color: QUIET });
+    const nothing = mean.some((value) => !Number.isNaN(value)) ? "not finite" : "not measured";
+    if (!stretches.length && !mean.some(Number.isFinite)) write(context, nothing, margins.left + plot / 2, (top + bottom) / 2, { align: "center", color: QUIET });
     for (const [epoch, step] of statistic.epochMeans === null ? [] : data.nonfinite) {
       context.fillStyle = ALARM;
       context.fillRect(margins.left + (position(axis, epoch, step) + 0.5) * perColumn - 1, top, isLarge ? 2 : 1, bottom - top);
@@ -310,8 +319,9 @@
     context.fillRect(margins.left, bottom, plot, 1);
     if (!isLarge) return;
     epochTicks(context, axis, margins.left, null, bottom, perColumn);
-    if (state.column !== null) { context.fillStyle = "rgba(38,38,38,.5)"; context.fillRect(x(state.column), top, 1, bottom - top); }
   }
+
+  const nameOf = (kind) => kind.replace("ema_", "averaged ");
 
   function drawHistogram(canvas, kind) {
     const found = data.histograms.kinds[kind], epochs = data.histograms.epochs, block = blocks[state.block];
@@ -324,10 +334,10 @@
     const nBins = 2 * (highest - lowest) + 1;
     const left = 44, top = 90, bottom = height - 44, plot = width - left - 10, perBin = plot / nBins;
     const most = Math.max(0, ...ridges.map((ridge) => Math.max(...ridge)));
-    write(context, kind, left, 10);
+    write(context, nameOf(kind), left, 10);
     if (!(most > 0)) {
       const rests = [...(frozen.get(block.index) ?? [])].length > 0;
-      write(context, rests ? `frozen: no ${kind} were collected` : `no ${kind} in this block`, left + plot / 2, height / 2, { align: "center", color: QUIET });
+      write(context, rests ? `frozen: no ${nameOf(kind)} were collected` : `no ${nameOf(kind)} in this block`, left + plot / 2, height / 2, { align: "center", color: QUIET });
       return;
     }
     const n = ridges.length, gap = (bottom - top) / Math.max(1, n), tall = Math.min(gap * 2.6, bottom - top + 50, gap + top - 30);
@@ -381,7 +391,7 @@
     element("heat-heading").textContent = `${label(statistic)}, by block and step`;
     const notes = [axis.perColumn > 1
       ? `${axis.nSteps.toLocaleString("en")} sampled steps; each column gathers ${axis.perColumn} of them and shows their mean.`
-      : `${axis.nSteps.toLocaleString("en")} sampled steps, one column each.`];
+      : axis.nSteps === 1 ? "One sampled step." : `${axis.nSteps.toLocaleString("en")} sampled steps, one column each.`];
     if (log) notes.push("Logarithmic colours" + (found.low <= 0 ? "; zero has the colour of the smallest positive value." : "."));
     notes.push("Hatched: frozen. Grey: not measured." + (data.nonfinite.length ? " Red: not finite." : ""));
     element("heat-note").textContent = notes.join(" ");
@@ -422,17 +432,32 @@
 
   function drawBlock() {
     const statistic = data.statistics[state.statistic];
-    drawCurve(element("curve"), statistic, blockOf(statistic), 260, LARGE, true);
+    drawCurve(element("curve"), statistic, blockOf(statistic), CURVE_HEIGHT, LARGE, true);
     smalls.forEach(({ button, canvas }, i) => {
       button.setAttribute("aria-pressed", String(i === state.statistic));
       const other = data.statistics[i];
       drawCurve(canvas, other, blockOf(other), 74, SMALL, false);
     });
-    element("histogram-heading").textContent = `${blocks.length ? blocks[state.block].name : ""}: distributions over the epochs`;
+    const name = blocks.length ? blocks[state.block].name : "";
+    element("histogram-heading").textContent = `${name}: distributions over the epochs`;
+    element("smalls-heading").textContent = `${name}: every statistic`;
     histograms.forEach(({ canvas, kind }) => drawHistogram(canvas, kind));
   }
 
-  function draw() { describe(); drawHeat(); drawBlock(); fillMeans(); }
+  function draw() { describe(); drawHeat(); drawBlock(); fillMeans(); placeCursors(); }
+
+  /** Elements of their own: redrawing the canvases at every move of the pointer takes too long with 250 blocks. */
+  function placeCursors() {
+    const statistic = data.statistics[state.statistic], n = axisOf(statistic).firstEpoch.length;
+    const place = (name, margins, height, width) => {
+      const cursor = element(`${name}-cursor`), perColumn = (element(name).clientWidth - margins.left - margins.right) / n;
+      cursor.hidden = state.column === null;
+      const left = margins.left + (state.column + (width ? 0.5 : 0)) * perColumn;
+      Object.assign(cursor.style, { left: `${left}px`, top: `${margins.top}px`, width: `${width || Math.max(perColumn, 2)}px`, height: `${height}px` });
+    };
+    place("heat", HEAT, HEAT.row * rowsOf(statistic).length, 0);
+    place("curve", LARGE, CURVE_HEIGHT - LARGE.top - LARGE.bottom, 1);
+  }
 
   function choose(change) {
     const before = data.statistics[state.statistic];
@@ -445,9 +470,8 @@
   function point(column) {
     if (column === state.column) return;
     state.column = column;
-    readOut(); drawHeat();
-    const statistic = data.statistics[state.statistic];
-    drawCurve(element("curve"), statistic, blockOf(statistic), 260, LARGE, true);
+    readOut();
+    placeCursors();
   }
 
   function columnAt(event, margins) {
@@ -522,7 +546,7 @@
     return Object.keys(found ? found.kinds : {}).map((kind) => {
       const canvas = document.createElement("canvas");
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", `Distribution of ${kind} over the epochs`);
+      canvas.setAttribute("aria-label", `Distribution of ${nameOf(kind)} over the epochs`);
       element("histograms").append(canvas);
       return { canvas, kind };
     });

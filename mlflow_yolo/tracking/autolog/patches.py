@@ -1,6 +1,7 @@
 """The methods of Ultralytics' model class while `autolog` is on."""
 
 import functools
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +10,6 @@ from mlflow_yolo.tracking.autolog.calls import CALLS, call
 from mlflow_yolo.tracking.options import Options
 
 _lock = threading.Lock()
-_originals: dict[str, Callable[..., Any]] = {}
-_patches: dict[str, Callable[..., Any]] = {}
 _options: Options | None = None
 
 
@@ -22,10 +21,7 @@ def switch_on(options: Options) -> None:
     with _lock:
         _options = options
         for name in CALLS:
-            if vars(Model)[name] is not _patches.get(name):
-                _originals[name] = vars(Model)[name]
-                _patches[name] = _wrap(name, _originals[name])
-                setattr(Model, name, _patches[name])
+            setattr(Model, name, _wrap(name, _own(vars(Model)[name])))
 
 
 def switch_off() -> None:
@@ -33,15 +29,20 @@ def switch_off() -> None:
     global _options
     with _lock:
         _options = None
-        if not _originals:
+        loaded = sys.modules.get("ultralytics.engine.model")
+        if loaded is None:
             return
-        from ultralytics.engine.model import Model
+        for name in CALLS:
+            setattr(loaded.Model, name, _own(vars(loaded.Model)[name]))
 
-        for name, original in _originals.items():
-            if vars(Model).get(name) is _patches[name]:
-                setattr(Model, name, original)
-        _originals.clear()
-        _patches.clear()
+
+def _own(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what a wrapper of this module wraps, anything else as it is.
+
+    Wrappers are known by the module they were made in, because a notebook may have imported that anew since then.
+    """
+    is_ours = getattr(method, "__globals__", {}).get("__name__") == __name__
+    return method.__wrapped__ if is_ours else method  # type: ignore[attr-defined]
 
 
 def _wrap(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
