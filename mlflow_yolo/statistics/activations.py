@@ -43,9 +43,6 @@ _ELEMENTS, _ELEMENTS_EACH_PASS = 8192, 2048
 """Elements of a layer's pre-activation that are looked at in one pass: when few passes are measured, and when all."""
 _POSITIONS, _POSITIONS_EACH_PASS = 512, 64
 """Positions of a block's output that enter the second moments of its channels, likewise."""
-_BINNED_EVERY = 4
-"""Where all passes are measured, the distribution of z is counted in every fourth: it is for the epoch, and counting
-costs as much as all other measures of a pre-activation together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +56,7 @@ class ActivationResult:
             pre-activations: `off_fraction`, `nonlinear_fraction`, `linear_fraction`, `dead_fraction`,
             `near_dead_fraction`; blocks without a known activation lack them.
         channels: Every channel of every layer with a known activation.
-        densities: By block index, the distribution of its layers' pre-activations.
+        densities: By block index, the distribution of its layers' pre-activations, when few passes are measured.
         functions: The activation functions behind them, by name.
         n_batches: Number of forward passes measured.
         n_images: Number of images in them.
@@ -102,7 +99,7 @@ class ActivationProbe:
         Args:
             blocks: Index and module of every block, in the order in which they run.
             max_batches: Forward passes to measure; later ones pass through. None measures every pass, each on fewer
-                positions.
+                positions, without the variances along axes and the densities.
             skip: Class names of blocks to leave out.
         """
         self._blocks = [(index, module) for index, module in blocks if type(module).__name__ not in skip]
@@ -118,7 +115,7 @@ class ActivationProbe:
             self._layers,
             len(modules),
             n_elements=_ELEMENTS_EACH_PASS if each else _ELEMENTS,
-            binned_every=_BINNED_EVERY if each else 1,
+            with_densities=not each,
         )
         # The first module may stand under several indices, and then runs as often in one pass.
         self._calls_a_pass = max(sum(module is modules[0] for module in modules), 1) if modules else 1

@@ -8,6 +8,7 @@ What it costs, YOLO11n (2.6 M parameters in 255 tensors) on one thread of a 2.6 
 COST
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class _Sample:
 
     layout: Layout
     gradient_elements: Ints
+    whole: Tensor
     is_finite: bool | Tensor
     before: list[tuple[Tensor, Tensor]]
     """Sum and norm of the weights before the step, for each stretch."""
@@ -59,7 +61,9 @@ class StepCollector:
         collector.before_step(scale); optimizer_step(); collector.after_step()
         statistics = collector.end_epoch()
 
-    Norm and finiteness of the whole gradient are read at every step, the rest at the sampled ones.
+    A trainer that clips may hand over the norm it clips by, within its step: `see_norm`.
+
+    Whether the gradient is finite is seen at every step, the rest is measured at the sampled ones.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class StepCollector:
                 (every step if its length is unknown) as far as the budget goes, but always the first three steps and
                 the last one of every epoch.
             max_norm: The trainer's clipping limit.
-            complete: Everything at every step: no budget, drift at every step, and histograms summed over the steps.
+            complete: Everything at every step: no budget, drift at every step, histograms of the gradients of all.
             budget: The share of the training's time that collecting may take if neither of the two says otherwise.
             clock: Seconds, to tell how much has been spent.
             reference: By name, the weights that drift is measured from, as a resumed training has them from its
@@ -117,6 +121,7 @@ class StepCollector:
         self._sampling = Sampling(steps_per_epoch, every_n_steps=every, budget=budget, clock=clock)
         self._layout: Layout | None = None
         self._trainable: list[bool] = []
+        self._trusts_norm = False
         self.start_epoch(0)
 
     @property
@@ -136,10 +141,11 @@ class StepCollector:
         self._step = 0
         self._drained = 0
         self._open: _Sample | None = None
+        self._unread: tuple[Layout, int] | None = None
         self._record = EpochRecord(self._measures)
         self._had_gradient: set[int] = set()
         self._all_had_gradient: Layout | None = None
-        self._weight_histograms, self._gradient_histograms = HistogramSums(), HistogramSums()
+        self._gradient_histograms = HistogramSums()
         self._wants_gradient_histogram = True
         self._first_summed = 0
         for stretch in self._layout.stretches if self._layout else ():
@@ -162,12 +168,36 @@ class StepCollector:
             self._note_gradients(layout, gradients)
             if self._sampling.is_due(self._step):
                 self._open = self._read(layout, gradients, scale, n_images)
+            elif self._trusts_norm:
+                self._unread = layout, n_images
             else:
                 self._record.add_whole(self._step, _whole(layout, gradients, scale, n_images))
+
+    def see_norm(self, norm: Tensor) -> None:
+        """Take the total norm that the trainer is about to clip by: steps between the sampled ones then cost nothing.
+
+        It is relied on where it has agreed with our own at a sampled step, there is no loss scale, and to look at it
+        does not mean to wait: on a CPU. Where it is not finite the gradients themselves say which block it was.
+
+        Args:
+            norm: A scalar, of the gradients before clipping, which are still as they were.
+        """
+        with self._sampling.spending(), torch.no_grad():
+            if (sample := self._open) is not None:
+                self._trusts_norm = not norm.is_cuda and _agrees(norm, sample.whole)
+            elif self._unread is not None:
+                (layout, n_images), self._unread = self._unread, None
+                if bool(torch.isfinite(norm)):
+                    whole = global_sums(norm.reshape(1), layout.blocks_there[:1], 1.0, n_images=n_images)
+                else:
+                    whole = _whole(layout, [p.grad for p in layout.parameters], 1.0, n_images)
+                self._record.add_whole(self._step, whole)
 
     def after_step(self) -> None:
         """Measure the update if the step is sampled."""
         with self._sampling.spending(), torch.no_grad():
+            if self._unread is not None:  # the trainer has ceased to clip
+                self._unread, self._trusts_norm = None, False
             if (sample := self._open) is not None:
                 self._open = None
                 self._record.add_sample(self._step, sample.layout, sample.gradient_elements, self._measure(sample))
@@ -235,7 +265,7 @@ class StepCollector:
         whole = global_sums(norms, layout.blocks_there, scale, n_images=n_images)
         self._record.add_whole(self._step, whole)
         before = [(stretch.weight_total, stretch.weight_l2) for stretch in layout.stretches]
-        return _Sample(layout, layout.elements_with(gradients), is_finite(whole), before)
+        return _Sample(layout, layout.elements_with(gradients), whole, is_finite(whole), before)
 
     def _measure(self, sample: _Sample) -> Tensor:
         """Return the sums of the step (B, K), one stretch after the other: its vectors are then still in the cache."""
@@ -252,10 +282,9 @@ class StepCollector:
         return sample.layout.by_block(values)
 
     def _count(self, stretch: Stretch, is_finite: bool | Tensor) -> None:
-        """Add to the histograms: at every step if complete, else the first gradients that are not known to be bad."""
+        """Add to the histogram: every gradient if complete, else the first one that is not known to be bad."""
         if self._complete:
             self._gradient_histograms.add(stretch.split(stretch.gradient), counts=is_finite)
-            self._weight_histograms.add(stretch.split(stretch.weights), counts=is_finite)
         elif self._wants_gradient_histogram and is_finite is not False:
             self._gradient_histograms.add(stretch.split(stretch.gradient))
 
@@ -283,18 +312,18 @@ class StepCollector:
         ]
 
     def _take_histograms(self) -> dict[str, Histograms]:
-        """Return the histograms: of the weights as they are and the gradients at the first sampled step, or the sums.
+        """Return the histograms of the weights as they are and of the gradients: at the first sampled step, or of all.
 
         Empty if no step was sampled.
         """
         if not self._record.n_samples or self._layout is None:
             return {}
-        if not self._complete:
-            for stretch in self._layout.stretches:
-                self._weight_histograms.add(stretch.split(stretch.weights))
+        weights = HistogramSums()
+        for stretch in self._layout.stretches:
+            weights.add(stretch.split(stretch.weights))
         blocks = np.array(sorted(set(self._blocks) - {NO_BLOCK}), dtype=np.int64)
         return {
-            "weights": self._weight_histograms.result(blocks),
+            "weights": weights.result(blocks),
             "gradients": self._gradient_histograms.result(blocks),
         }
 
@@ -315,3 +344,9 @@ def _whole(layout: Layout, gradients: Sequence[Tensor | None], scale: float | Te
     if len(there) < len(gradients):
         owners = owners[[i for i, g in enumerate(gradients) if g is not None]]
     return global_sums(gradient_norms(there), owners, scale, n_images=n_images)
+
+
+def _agrees(norm: Tensor, whole: Tensor) -> bool:
+    """Return whether a norm is that of these `global_sums`, which are of gradients without a loss scale."""
+    own, _, scale, _ = whole.tolist()
+    return scale == 1.0 and math.isclose(float(norm), own, rel_tol=1e-3)

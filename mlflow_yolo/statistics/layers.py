@@ -52,7 +52,7 @@ class LayerPreActivations:
     """Adds up the pre-activations of layers, since the last step's end and in all."""
 
     def __init__(
-        self, layers: Sequence[tuple[int, Layer]], n_blocks: int, *, n_elements: int, binned_every: int = 1
+        self, layers: Sequence[tuple[int, Layer]], n_blocks: int, *, n_elements: int, with_densities: bool = True
     ) -> None:
         """Hold nothing yet.
 
@@ -60,10 +60,10 @@ class LayerPreActivations:
             layers: Each with the number of its block, below `n_blocks`.
             n_blocks: Number of blocks.
             n_elements: About how many elements of a layer are looked at in one pass.
-            binned_every: Every how many passes the distribution of z is counted too.
+            with_densities: Whether the distribution of z is counted too.
         """
         self._layers, self._n_blocks, self._n_elements = layers, n_blocks, n_elements
-        self._binned_every, self._n_reductions = binned_every, 0
+        self._with_densities = with_densities
         self._waiting: list[tuple[int, tuple[int, ...], Tensor]] = []
         self._table = ChannelTable(6)
         self._centres: dict[int, Tensor] = {}
@@ -87,13 +87,11 @@ class LayerPreActivations:
             groups[layer.activation, rows.shape[1], math.prod(shape) // shape[1]].append((number, rows))
         if not groups:
             return
-        is_binned = self._n_reductions % self._binned_every == 0
-        self._n_reductions += 1
         tables, codes = [], []
         for (activation, _, n_elements), members in groups.items():
             z = torch.cat([sample for _, sample in members]).float()
             tables.append(self._measure(z, members, activation) * n_elements)
-            if is_binned:
+            if self._with_densities:
                 codes.append(self._row_codes(z, members))
         self._table.add([number for members in groups.values() for number, _ in members], torch.cat(tables, dim=1))
         if codes:

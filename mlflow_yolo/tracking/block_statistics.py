@@ -62,7 +62,7 @@ class BlockStatistics:
         self._resume = resume
         self._log_images = log_images
         self._clock = clock
-        self._hook = OptimizerHook(self._before_step, self._after_step)
+        self._hook = OptimizerHook(self._before_step, self._see_norm, self._after_step)
         self._output: StatisticsOutput | None = None
         self._collector: StepCollector | None = None
         self._trainer: Any = None
@@ -129,6 +129,14 @@ class BlockStatistics:
         if self._collector:
             try:
                 self._collector.before_step(loss_scale(trainer), images_of_step(trainer))
+            except Exception as error:
+                self._collector = None
+                self._fail("gradient statistics", error)
+
+    def _see_norm(self, norm: Any) -> None:
+        if self._collector:
+            try:
+                self._collector.see_norm(norm)
             except Exception as error:
                 self._collector = None
                 self._fail("gradient statistics", error)

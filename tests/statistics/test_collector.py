@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mlflow_yolo.exceptions import ArgumentError
 from mlflow_yolo.statistics.collector import StepCollector
 from mlflow_yolo.statistics.epoch import NO_BLOCK, EpochStatistics, Grid
+from mlflow_yolo.statistics.global_norm import gradient_norms
 from mlflow_yolo.statistics.measure import Measure
 from mlflow_yolo.statistics.stretch import Stretch
 
@@ -268,6 +269,47 @@ def test_non_finite_gradients_are_seen_at_steps_that_are_not_sampled() -> None:
     assert grid_of(statistics, "gradients").steps.tolist() == [0]
     (bad,) = [grid for grid in statistics.grids if "nonfinite_block" in grid.values]
     assert bad.steps[bad.measured[:, 0]].tolist() == [5, 7]  # each has its row, not the first alone
+
+
+@pytest.mark.parametrize(("told", "n_own"), [("norm", 2), ("clipped", 7), ("nothing", 7)])
+def test_the_trainers_own_norm_saves_reading_the_gradients_once_it_has_agreed(
+    monkeypatch: pytest.MonkeyPatch, told: str, n_own: int
+) -> None:
+    own = []
+    monkeypatch.setattr(
+        "mlflow_yolo.statistics.collector.gradient_norms", lambda g: own.append(len(g)) or gradient_norms(g)
+    )
+    model = Model()
+    collector, optimizer = collector_of(model, every_n_steps=4), torch.optim.SGD(model.parameters(), lr=0.0)
+    for step in range(10):  # sampled: 0, 4, 8
+        optimizer.zero_grad()
+        backward(model, seed=step)
+        if step in (2, 6):
+            model.model[1][0].weight.grad[0, 0] = float("inf" if step == 2 else "nan")
+        if step == 9:
+            told = "nothing"  # the trainer does not clip any more
+        collector.before_step()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])
+        if told != "nothing":
+            collector.see_norm(norm if told == "norm" else norm.clamp(max=1e-3))
+        collector.after_step()
+    statistics = collector.end_epoch()
+    assert statistics.nonfinite_steps == ((2, 1), (6, 1))
+    assert len(own) == n_own  # of the seven steps that are not sampled, or just the two that are not finite
+    assert collector.end_epoch().nonfinite_steps == ()
+
+
+def test_a_norm_under_a_loss_scale_is_not_relied_on() -> None:
+    model = Model()
+    collector = collector_of(model, every_n_steps=4)
+    for step in range(3):
+        model.zero_grad()
+        backward(model, seed=step)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])
+        collector.before_step(2.0)
+        collector.see_norm(norm / 2)
+        collector.after_step()
+        assert not collector._trusts_norm
 
 
 def test_an_aborted_epoch_is_forgotten() -> None:
@@ -628,8 +670,9 @@ def test_a_complete_collection_has_every_step_and_its_histograms_add_up() -> Non
     statistics = collector.end_epoch()
     assert grid_of(statistics, "gradients").steps.tolist() == [0, 1, 2, 3, 4]
     sizes = np.array([sum(p.numel() for p in model.model[block].parameters()) for block in (0, 1, 3)])
-    for histograms in statistics.histograms.values():
-        assert np.array_equal(histograms.counts.sum((1, 2)) + histograms.zeros, 4 * sizes)
+    for name, n_counted in {"gradients": 4, "weights": 1}.items():
+        histograms = statistics.histograms[name]
+        assert np.array_equal(histograms.counts.sum((1, 2)) + histograms.zeros, n_counted * sizes)
 
 
 def test_the_gradient_histogram_is_of_the_first_finite_sampled_step() -> None:

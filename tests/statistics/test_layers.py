@@ -96,12 +96,14 @@ def test_nothing_seen_gives_nothing() -> None:
     assert table.densities(["a", "b", "c"]) == {}
 
 
-@pytest.mark.parametrize("every", [1, 3])
-def test_the_distribution_is_counted_in_every_nth_pass(every: int) -> None:
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_distribution_is_counted_where_it_is_wanted(wanted: bool) -> None:
     layers = [(0, layer) for layer in pre_activations(nn.Sequential(nn.BatchNorm2d(2), nn.ReLU()))]
-    table = LayerPreActivations(layers, 1, n_elements=100_000, binned_every=every)
+    table = LayerPreActivations(layers, 1, n_elements=100_000, with_densities=wanted)
     for _ in range(6):
         table.see(0, random_z(2))
         table.reduce()
-    density = table.densities(["a"])[0]
-    assert density.counts.sum() + density.below.sum() + density.above.sum() == 6 // every * 288
+    found = table.densities(["a"])
+    assert len(found) == wanted
+    for density in found.values():
+        assert density.counts.sum() + density.below.sum() + density.above.sum() == 6 * 288
