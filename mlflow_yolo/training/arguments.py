@@ -107,8 +107,8 @@ def check_device(device: str) -> str:
     """Return the device as Ultralytics takes it; `auto` becomes the first GPU, or the CPU where there is none.
 
     Raises:
-        ArgumentError: A device this machine does not have, or several GPUs at once: the processes that Ultralytics
-            starts for them are not tracked yet.
+        ArgumentError: A device this machine does not have, or several GPUs at once: the commands read a training's
+            results in their own process, and Ultralytics then trains in others.
     """
     import torch
 
@@ -124,7 +124,8 @@ def check_device(device: str) -> str:
     if n_gpus and all(index.isdigit() and int(index) < n_gpus for index in indices):
         if len(indices) > 1:
             raise ArgumentError(
-                f"device={device} names several GPUs; one training is tracked on one GPU. Use device=0."
+                f"device={device} names several GPUs, and this command trains on one. Use device=0, or a script of "
+                "your own with mlflow_yolo.autolog()."
             )
         return name
     have = f"cpu and {n_gpus} GPU(s): 0 to {n_gpus - 1}" if n_gpus else "cpu only, no CUDA GPU"
