@@ -1,8 +1,7 @@
 """Measures of the whole model at every optimizer step: gradient norm, loss scale and the first non-finite block.
 
 No skipped or poisoned step goes unseen. Between sampled steps that costs two multi-tensor kernels and no wait for the
-device, or nothing where the trainer tells the norm that it clips by; at a sampled step the norms of the blocks are known
-already.
+device, or nothing where the trainer tells the norm that it clips by; at a sampled step the norms are known already.
 """
 
 from collections.abc import Sequence
