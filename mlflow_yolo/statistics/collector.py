@@ -26,7 +26,7 @@ from mlflow_yolo.statistics.gradients import GRADIENTS
 from mlflow_yolo.statistics.histogram import Histograms, HistogramSums
 from mlflow_yolo.statistics.measure import Measure
 from mlflow_yolo.statistics.record import EpochRecord
-from mlflow_yolo.statistics.sampling import Sampling
+from mlflow_yolo.statistics.sampling import BUDGET, Sampling
 from mlflow_yolo.statistics.stretch import Layout, Stretch
 from mlflow_yolo.statistics.table import grids
 from mlflow_yolo.statistics.vectors import Ints, to_host
@@ -76,7 +76,7 @@ class StepCollector:
         every_n_steps: int | None = None,
         max_norm: float = 10.0,
         complete: bool = False,
-        budget: float = 0.01,
+        budget: float = BUDGET,
         clock: Callable[[], float] = time.perf_counter,
         reference: Mapping[str, Tensor] | None = None,
         measures: Sequence[Measure] = EVERY_STEP,
@@ -141,7 +141,7 @@ class StepCollector:
         self._step = 0
         self._drained = 0
         self._open: _Sample | None = None
-        self._unread: tuple[Layout, int] | None = None
+        self._awaits_norm = False
         self._record = EpochRecord(self._measures)
         self._had_gradient: set[int] = set()
         self._all_had_gradient: Layout | None = None
@@ -161,15 +161,17 @@ class StepCollector:
         """
         with self._sampling.spending(), torch.no_grad():
             self._open = None
+            is_due = self._sampling.is_due(self._step)
+            if self._trusts_norm and not is_due:
+                self._awaits_norm = True
+                return
             layout = self._current_layout()
             gradients = [p.grad for p in layout.parameters] if layout else []
             if layout is None or not any(g is not None for g in gradients):
                 return
             self._note_gradients(layout, gradients)
-            if self._sampling.is_due(self._step):
+            if is_due:
                 self._open = self._read(layout, gradients, scale, n_images)
-            elif self._trusts_norm:
-                self._unread = layout, n_images
             else:
                 self._record.add_whole(self._step, _whole(layout, gradients, scale, n_images))
 
@@ -185,19 +187,17 @@ class StepCollector:
         with self._sampling.spending(), torch.no_grad():
             if (sample := self._open) is not None:
                 self._trusts_norm = not norm.is_cuda and _agrees(norm, sample.whole)
-            elif self._unread is not None:
-                (layout, n_images), self._unread = self._unread, None
-                if bool(torch.isfinite(norm)):
-                    whole = global_sums(norm.reshape(1), layout.blocks_there[:1], 1.0, n_images=n_images)
-                else:
-                    whole = _whole(layout, [p.grad for p in layout.parameters], 1.0, n_images)
-                self._record.add_whole(self._step, whole)
+            elif self._awaits_norm:
+                self._awaits_norm = False
+                if not torch.isfinite(norm) and (layout := self._current_layout()):
+                    whole = _whole(layout, [p.grad for p in layout.parameters], 1.0, 0)
+                    self._record.add_whole(self._step, whole)
 
     def after_step(self) -> None:
         """Measure the update if the step is sampled."""
         with self._sampling.spending(), torch.no_grad():
-            if self._unread is not None:  # the trainer has ceased to clip
-                self._unread, self._trusts_norm = None, False
+            if self._awaits_norm:  # the trainer has ceased to clip, or the step had no gradients
+                self._awaits_norm = self._trusts_norm = False
             if (sample := self._open) is not None:
                 self._open = None
                 self._record.add_sample(self._step, sample.layout, sample.gradient_elements, self._measure(sample))
