@@ -6,7 +6,7 @@ values shows how far the data are from the statistics the model was trained with
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,8 +63,27 @@ def normal_forms(mean: Floats, std: Floats, activation: Activation) -> NormalFor
     return NormalForms(off, openness, np.sqrt(centred**2 @ _WEIGHTS))
 
 
-def batch_norm_forms(layers: Sequence[Layer]) -> list[NormalForms | None]:
-    """Return the closed forms of every layer, with one copy from the device; None where it is no affine batch norm.
+@dataclass(frozen=True, eq=False)
+class BatchNorm:
+    """A batch norm with weights, as they were when it was read, and the activation behind it.
+
+    Attributes:
+        gamma: (C,) its weight.
+        beta: (C,) its bias.
+        activation: What follows.
+    """
+
+    gamma: Floats
+    beta: Floats
+    activation: Activation
+
+    def forms(self) -> NormalForms:
+        """Return the closed forms of its channels."""
+        return normal_forms(self.beta, self.gamma, self.activation)
+
+
+def read_batch_norms(layers: Sequence[Layer]) -> list[BatchNorm | None]:
+    """Return the batch norm of every layer, with one copy from the device; None where it is no affine one.
 
     A fused model has no batch norms left.
     """
@@ -72,20 +91,13 @@ def batch_norm_forms(layers: Sequence[Layer]) -> list[NormalForms | None]:
     affine = [norm for norm in norms if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.affine]
     values = iter(to_host([part.detach().float() for norm in affine for part in (norm.weight, norm.bias)]))
     known = {id(norm): (next(values), next(values)) for norm in affine}
-    forms: list[NormalForms | None] = []
-    for layer in layers:
-        gamma_beta = known.get(id(layer.module))
-        forms.append(gamma_beta and normal_forms(gamma_beta[1], gamma_beta[0], layer.activation))
-    return forms
+    return [known.get(id(layer.module)) and BatchNorm(*known[id(layer.module)], layer.activation) for layer in layers]
 
 
-def batch_norm_statistics(
+def block_batch_norms(
     blocks: Sequence[tuple[int, nn.Module]], *, skip: Collection[str] = COPIES
-) -> dict[int, dict[str, float]]:
-    """Return statistics by block index, after the batch norms' weights alone.
-
-    They are `off_fraction`, `openness`, `dead_fraction` and `near_dead_fraction`; every channel counts alike. Blocks
-    without a batch norm before a known activation are absent; so are all blocks of a fused model.
+) -> dict[int, list[BatchNorm]]:
+    """Return the batch norms before a known activation by block index; blocks without any are absent.
 
     Args:
         blocks: Index and module of every block.
@@ -93,11 +105,22 @@ def batch_norm_statistics(
     """
     chosen = [(index, module) for index, module in blocks if type(module).__name__ not in skip]
     layers = [(index, layer) for index, module in chosen for layer in pre_activations(module)]
-    by_block: dict[int, list[NormalForms]] = {}
-    for (index, _), form in zip(layers, batch_norm_forms([layer for _, layer in layers]), strict=True):
-        if form:
-            by_block.setdefault(index, []).append(form)
-    return {index: _block_statistics(forms) for index, forms in by_block.items()}
+    by_block: dict[int, list[BatchNorm]] = {}
+    for (index, _), norm in zip(layers, read_batch_norms([layer for _, layer in layers]), strict=True):
+        if norm:
+            by_block.setdefault(index, []).append(norm)
+    return by_block
+
+
+def batch_norm_statistics(norms: Mapping[int, Sequence[BatchNorm]]) -> dict[int, dict[str, float]]:
+    """Return statistics by block index, after the weights of its batch norms alone; any thread may do it.
+
+    They are `off_fraction`, `openness`, `dead_fraction` and `near_dead_fraction`; every channel counts alike.
+
+    Args:
+        norms: Those of each block, at least one.
+    """
+    return {index: _block_statistics([norm.forms() for norm in of_block]) for index, of_block in norms.items()}
 
 
 def _block_statistics(forms: Sequence[NormalForms]) -> dict[str, float]:

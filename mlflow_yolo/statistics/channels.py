@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mlflow_yolo.statistics.batch_norm import batch_norm_forms
+from mlflow_yolo.statistics.batch_norm import read_batch_norms
 from mlflow_yolo.statistics.channel_status import channel_status, status_fractions
 from mlflow_yolo.statistics.layers import LayerChannels
 from mlflow_yolo.statistics.saturation import Layer
@@ -84,9 +84,9 @@ def channel_table(
     """
     numbers = sorted(found)
     columns: dict[str, list[Any]] = {column.name: [] for column in fields(ChannelHealth) if column.name != "n_images"}
-    forms = batch_norm_forms([layers[number][1] for number in numbers])
-    for number, form in zip(numbers, forms, strict=True):
-        (block, layer), own = layers[number], found[number]
+    norms = read_batch_norms([layers[number][1] for number in numbers])
+    for number, norm in zip(numbers, norms, strict=True):
+        (block, layer), own, form = layers[number], found[number], norm and norm.forms()
         n = len(own.spread)
         unknown = np.full(n, np.nan)
         row = {

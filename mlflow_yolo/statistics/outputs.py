@@ -82,7 +82,7 @@ class BlockOutputs:
         Args:
             n_blocks: Number of blocks; they are numbered from 0.
             n_positions: About how many positions of an output enter the second moments of its channels.
-            along_axes: Whether the variances along each axis are measured too, on some of the images.
+            along_axes: Whether the variances along each axis are measured too, on some images of the first pass.
         """
         self._n_blocks, self._n_positions, self._along_axes = n_blocks, n_positions, along_axes
         self._waiting: list[tuple[int, int, Tensor, Tensor, Tensor]] = []
@@ -96,7 +96,7 @@ class BlockOutputs:
         sample = sample_positions(output, self._n_positions * n_channels, turn=turn)
         sums, norms = channel_sums(output)
         self._waiting.append((number, output.numel() // n_channels, sums, norms, sample))
-        if self._along_axes:
+        if self._along_axes and turn <= 1:
             self._add_axes(number, output)
 
     def reduce(self) -> None:

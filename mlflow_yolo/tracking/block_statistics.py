@@ -15,7 +15,7 @@ from typing import Any
 from mlflow_yolo import keys
 from mlflow_yolo.blocks import COPIES, Block, block_of
 from mlflow_yolo.statistics.activations import ActivationProbe
-from mlflow_yolo.statistics.batch_norm import batch_norm_statistics
+from mlflow_yolo.statistics.batch_norm import BatchNorm, block_batch_norms
 from mlflow_yolo.statistics.collector import StepCollector
 from mlflow_yolo.statistics.epoch import EpochStatistics
 from mlflow_yolo.statistics.histogram import weight_histograms
@@ -191,14 +191,14 @@ class BlockStatistics:
         if not self._collector or not self._output:
             return
         self._drain()
-        found = self._with_validated_model(self._collector.end_epoch())
+        found = self._with_averaged_weights(self._collector.end_epoch())
         self._note(found)
         scaled = self._trainer.scaler.is_enabled()
         self._run.log_metrics(step_metrics(found, n_aborted=self._n_aborted_nonfinite, scaled=scaled), step=epoch)
         self.end_batches()
         probes = self._validation_probe, self._training_probe
         self._validation_probe = self._training_probe = None
-        self._output.end_epoch(found, *probes, attempt=self._attempt, n_epochs=n_epochs)
+        self._output.end_epoch(found, self._batch_norms(), *probes, attempt=self._attempt, n_epochs=n_epochs)
         self._n_aborted_nonfinite = self._step = 0
 
     def stop(self, *, is_final: bool) -> None:
@@ -226,20 +226,27 @@ class BlockStatistics:
         self._validation_probe = self._training_probe = self._trainer = None
         self._hook.detach()
 
-    def _with_validated_model(self, found: EpochStatistics) -> EpochStatistics:
-        """Return the epoch with what the model that is validated says without data: its batch norms and its weights."""
-        network = _validated(self._trainer)
+    def _with_averaged_weights(self, found: EpochStatistics) -> EpochStatistics:
+        """Return the epoch with the distribution of the weights that are validated and saved."""
         try:
-            if self._trainer.ema and found.histograms:
-                trains = {name for name, p in _network(self._trainer).named_parameters() if p.requires_grad}
-                weights = ((block_of(name), p) for name, p in network.named_parameters() if name in trains)
-                inside = ((block, p) for block, p in weights if block is not None)
-                averaged = weight_histograms(inside, found.histograms["weights"].blocks)
-                found = replace(found, histograms={**found.histograms, "ema_weights": averaged})
-            return found.with_block_values("batch_norm", batch_norm_statistics(_layers(network)))
+            if not self._trainer.ema or not found.histograms:
+                return found
+            trains = {name for name, p in _network(self._trainer).named_parameters() if p.requires_grad}
+            weights = ((block_of(name), p) for name, p in self._trainer.ema.ema.named_parameters() if name in trains)
+            inside = ((block, p) for block, p in weights if block is not None)
+            averaged = weight_histograms(inside, found.histograms["weights"].blocks)
+            return replace(found, histograms={**found.histograms, "ema_weights": averaged})
         except Exception as error:
-            self._fail("statistics of the averaged model", error)
+            self._fail("statistics of the averaged weights", error)
             return found
+
+    def _batch_norms(self) -> dict[int, list[BatchNorm]]:
+        """Return the batch norms of the model that is validated and saved, as they are now."""
+        try:
+            return block_batch_norms(_layers(_validated(self._trainer)))
+        except Exception as error:
+            self._fail("batch norm statistics", error)
+            return {}
 
     # ------------------------------------------------------------------ what is said once
 

@@ -79,10 +79,16 @@ def _statistics(journal: Path) -> Iterator[Record]:
     if is_archived(journal) or not folder.is_dir():
         return
     try:
-        from mlflow_yolo.statistics.storage import assemble
+        from mlflow_yolo.figures.statistics_report import statistics_report
+        from mlflow_yolo.statistics.storage import assemble, read
 
-        for file in assemble(folder):
+        files = assemble(folder)
+        for file in files:
             yield _file(file.relative_to(directory))
+        if files:
+            report = folder / "report.html"
+            report.write_text(statistics_report(*read(folder), title=directory.name), encoding="utf-8")
+            yield _file(report.relative_to(directory))
     except Exception as error:  # values and files are delivered all the same
         yield {"type": "rejected", "reason": f"statistics: {type(error).__name__}: {error}"}
 

@@ -56,6 +56,7 @@ class LeftOverRuns:
     def _import_what_is_needed(self) -> None:
         """Import here what the thread would import: see `client.load_mlflow` for what goes wrong otherwise."""
         if any((run_directory(journal) / STATISTICS).is_dir() for journal in self._journals):
+            import mlflow_yolo.figures.statistics_report
             import mlflow_yolo.statistics.storage  # noqa: F401
 
     def _run(self) -> None:

@@ -4,7 +4,7 @@ The work is done in the order of the calls. What fails is said once by `report`,
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
@@ -12,6 +12,7 @@ import pandas as pd
 from mlflow_yolo.figures.activation_functions import FunctionPanel, activation_functions
 from mlflow_yolo.figures.encode import rgb_array
 from mlflow_yolo.statistics.activations import STEP_STATISTICS, ActivationProbe, ActivationResult
+from mlflow_yolo.statistics.batch_norm import BatchNorm, batch_norm_statistics
 from mlflow_yolo.statistics.epoch import NO_BLOCK, EpochStatistics
 from mlflow_yolo.statistics.function_use import function_uses
 from mlflow_yolo.statistics.storage import StatisticsWriter
@@ -57,6 +58,7 @@ class StatisticsOutput:
     def end_epoch(
         self,
         found: EpochStatistics,
+        norms: Mapping[int, Sequence[BatchNorm]],
         validation: ActivationProbe | None,
         training: ActivationProbe | None,
         *,
@@ -69,6 +71,7 @@ class StatisticsOutput:
 
         Args:
             found: The whole epoch.
+            norms: The batch norms of each block of the model that was validated.
             validation: What has seen the epoch's validation; closed.
             training: What has seen its training, at every step; closed, its rows drained.
             attempt: Which attempt at the epoch it is.
@@ -78,7 +81,8 @@ class StatisticsOutput:
         every = max(_DRAWINGS, (n_epochs or 0) // _DRAWINGS)
 
         def work() -> None:
-            whole = self._with_activations(found, validation, training)
+            with_norms = found.with_block_values("batch_norm", batch_norm_statistics(norms))
+            whole = self._with_activations(with_norms, validation, training)
             self._run.log_metrics(block_metrics(whole.summary(), whole.names), step=whole.epoch, timestamp_ms=now_ms)
             self._names = whole.names
             self._writer.append(whole.epoch_only, attempt=attempt)

@@ -69,6 +69,7 @@ def _check(store: str, folder: Path, ledger: Path, killed_at: float) -> None:
         assert set(Counter(metric.step for metric in history).values()) == {1}
         values = {metric.step: metric.value for metric in history}
         assert {epoch: values.get(epoch) for epoch in old} == {epoch: old[epoch][key] for epoch in old}
+    assert "statistics/report.html" in {file.path for file in client.list_artifacts(run_id, "statistics")}
     statistics = mlflow_yolo.load_statistics(run_id, tracking_uri=store)
     assert set(old) <= set(statistics["epoch"])
     columns = ["epoch", "step", "block", "kind", "statistic"]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mlflow_yolo.exceptions import WorkError
 from mlflow_yolo.statistics.activations import ActivationProbe, ActivationResult
+from mlflow_yolo.statistics.outputs import AXES
 
 SILU_OFF = -4.0825594
 BASIC = ("mean", "std", "channel_variance", "intra_channel_variance", "off_fraction", "linear_fraction")
@@ -100,9 +101,9 @@ def assert_same(found: dict[int, dict[str, float]], expected: dict[int, dict[str
         assert {name: found[block][name] for name in values} == pytest.approx(values, rel=rel), block
 
 
-def within_images(blocks: dict[int, dict[str, float]]) -> dict[int, dict[str, float]]:
-    """Return the statistics without the variance between the images of a batch, which needs them in one batch."""
-    return {b: {name: v for name, v in values.items() if name != "variance_images"} for b, values in blocks.items()}
+def of_all_passes(blocks: dict[int, dict[str, float]]) -> dict[int, dict[str, float]]:
+    """Return the statistics without the variances along axes, which are of the first pass."""
+    return {b: {name: v for name, v in values.items() if name not in AXES} for b, values in blocks.items()}
 
 
 @pytest.mark.parametrize("inplace", [False, True])
@@ -116,7 +117,7 @@ def test_statistics_equal_numpy_with_a_shared_and_with_an_in_place_activation(in
 def test_the_way_images_are_split_into_batches_does_not_matter() -> None:
     model = make_model()
     x = images()
-    assert_same(probed(model, x[:1], x[1:3], x[3:]), within_images(probed(model, x)), rel=1e-5)
+    assert_same(probed(model, x[:1], x[1:3], x[3:]), of_all_passes(probed(model, x)), rel=1e-5)
 
 
 def test_bfloat16_model_gives_nearly_the_same() -> None:
@@ -157,7 +158,7 @@ def test_only_the_first_forward_passes_are_measured() -> None:
         for i in range(4):
             model(x[i : i + 1])
     assert probe.n_batches == 2
-    assert_same(dict(probe.result().blocks), within_images(probed(model, x[:2])), rel=1e-5)
+    assert_same(dict(probe.result().blocks), of_all_passes(probed(model, x[:2])), rel=1e-5)
 
 
 def test_no_forward_pass_and_no_blocks_give_nothing() -> None:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from mlflow_yolo.statistics.batch_norm import batch_norm_forms, batch_norm_statistics, normal_forms
+from mlflow_yolo.statistics.batch_norm import batch_norm_statistics, block_batch_norms, normal_forms, read_batch_norms
 from mlflow_yolo.statistics.saturation import activation_of, pre_activations
 
 MODULES = [nn.SiLU(), nn.GELU(), nn.Mish(), nn.Sigmoid(), nn.Tanh()]
@@ -77,7 +77,7 @@ def test_blocks_average_their_channels_and_those_without_batch_norm_are_absent()
     fused = ConvBlock(nn.SiLU())
     del fused.bn
     mixed = nn.ModuleList([ConvBlock(nn.ReLU(), beta=0.0), ConvBlock(nn.ReLU(), beta=-20.0)])
-    found = batch_norm_statistics([(0, mixed), (3, fused), (5, nn.Identity())])
+    found = batch_norm_statistics(block_batch_norms([(0, mixed), (3, fused), (5, nn.Identity())]))
     assert list(found) == [0]
     assert found[0] == pytest.approx(
         {"off_fraction": 0.75, "openness": 0.25, "dead_fraction": 0.5, "near_dead_fraction": 0.0}
@@ -88,17 +88,25 @@ def test_blocks_average_their_channels_and_those_without_batch_norm_are_absent()
 def test_a_normal_argument_of_relu_is_near_dead_below_5_percent_and_dead_below_1(
     beta: float, status: tuple[int, int]
 ) -> None:
-    found = batch_norm_statistics([(0, ConvBlock(nn.ReLU(), beta=beta))])[0]  # P(z > 0) = 0.5, 0.045, 0.014, 0.008
+    norms = block_batch_norms([(0, ConvBlock(nn.ReLU(), beta=beta))])
+    found = batch_norm_statistics(norms)[0]  # P(z > 0) = 0.5, 0.045, 0.014, 0.008
     assert (found["dead_fraction"], found["near_dead_fraction"]) == status
 
 
 def test_a_batch_norm_without_weights_of_its_own_is_left_out() -> None:
     sequence = nn.Sequential(nn.BatchNorm2d(2, affine=False), nn.SiLU(), nn.BatchNorm2d(3), nn.SiLU())
-    forms = batch_norm_forms(list(pre_activations(sequence)))
-    assert forms[0] is None
-    assert forms[1] is not None
-    assert forms[1].openness.shape == (3,)
+    without, norm = read_batch_norms(list(pre_activations(sequence)))
+    assert without is None
+    assert norm is not None
+    assert norm.forms().openness.shape == (3,)
+
+
+def test_what_was_read_does_not_change_with_the_model() -> None:
+    block = ConvBlock(nn.ReLU(), beta=0.0)
+    norms = block_batch_norms([(0, block)])
+    nn.init.constant_(block.bn.bias, -20.0)
+    assert batch_norm_statistics(norms)[0]["off_fraction"] == 0.5
 
 
 def test_no_blocks_give_nothing() -> None:
-    assert batch_norm_statistics([]) == {}
+    assert batch_norm_statistics(block_batch_norms([])) == {}
