@@ -47,7 +47,7 @@ def main() -> int:
     quick = read_arguments(__doc__).quick
     n_epochs, n_rounds = (3, 1) if quick else (12, 3)
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        from mlflow_yolo.tracking.store import ensure_store
+        from mlflow_yolo.tracking.stores.store import ensure_store
 
         ensure_store(uri := f"sqlite:///{folder}/mlflow.db")
         stores = {"sqlite": _measure(uri, Path(folder), n_epochs, n_rounds)}
@@ -179,7 +179,7 @@ def tracking_server(database: str, folder: Path) -> Iterator[str]:
     """Start `mlflow server` before a database and yield its address."""
     from mlflow import MlflowClient
 
-    from mlflow_yolo.tracking.addresses import responds
+    from mlflow_yolo.tracking.stores.addresses import responds
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from mlflow_yolo.studies.question import FreezeQuestion as FreezeQuestion
     from mlflow_yolo.tracking.autolog import autolog as autolog
     from mlflow_yolo.tracking.autolog import track as track
-    from mlflow_yolo.tracking.replay import replay as replay
+    from mlflow_yolo.tracking.blocks.statistics_files import load_statistics as load_statistics
+    from mlflow_yolo.tracking.delivery.replay import replay as replay
     from mlflow_yolo.tracking.run import open_run as open_run
-    from mlflow_yolo.tracking.statistics_files import load_statistics as load_statistics
 
 __version__ = "0.1.0"
 
@@ -25,9 +25,9 @@ _HOMES = {
     "MlflowYoloError": "mlflow_yolo.exceptions",
     "autolog": "mlflow_yolo.tracking.autolog",
     "load_dataset": "mlflow_yolo.datasets.dataset",
-    "load_statistics": "mlflow_yolo.tracking.statistics_files",
+    "load_statistics": "mlflow_yolo.tracking.blocks.statistics_files",
     "open_run": "mlflow_yolo.tracking.run",
-    "replay": "mlflow_yolo.tracking.replay",
+    "replay": "mlflow_yolo.tracking.delivery.replay",
     "run_freeze_ablation": "mlflow_yolo.studies.freeze_ablation",
     "track": "mlflow_yolo.tracking.autolog",
 }

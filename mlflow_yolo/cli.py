@@ -196,7 +196,7 @@ def train(context: click.Context, /, **given: Any) -> None:
 @common_options
 def replay(directory: Path, **given: Any) -> None:
     """Send what a dead tracking server missed: every journal below DIRECTORY."""
-    from mlflow_yolo.tracking.replay import replay as send
+    from mlflow_yolo.tracking.delivery.replay import replay as send
 
     _quiet(given["debug"])
     if not directory.is_dir():
@@ -217,7 +217,7 @@ def replay(directory: Path, **given: Any) -> None:
 def doctor(context: click.Context, /, directory: Path, fix: bool, init: bool, quiet: bool, **given: Any) -> None:
     """Is my set-up right? Packages, GPU, tracking store, pending journals below DIRECTORY, stale runs."""
     from mlflow_yolo import doctor as checks
-    from mlflow_yolo.tracking.target import resolve_uri
+    from mlflow_yolo.tracking.stores.target import resolve_uri
 
     _quiet(given["debug"])
     findings = checks.doctor(directory, tracking_uri=resolve_uri(given["tracking_uri"]), fix=fix, init=init)
@@ -230,7 +230,7 @@ def doctor(context: click.Context, /, directory: Path, fix: bool, init: bool, qu
 
 def _tracking(given: dict[str, Any]) -> Any:
     """Take the tracking options out of `given` and return where the run goes."""
-    from mlflow_yolo.tracking.target import resolve_target
+    from mlflow_yolo.tracking.stores.target import resolve_target
 
     target = resolve_target(
         tracking_uri=given.pop("tracking_uri"), experiment=given.pop("experiment"), run_name=given.pop("run_name")

@@ -115,7 +115,7 @@ def check_device() -> Finding:
 
 def check_tracking_store(tracking_uri: str, *, fix: bool = False, init: bool = False) -> Finding:
     """Say whether the store can be used; with `fix` a half-made one is replaced, with `init` a missing one made."""
-    from mlflow_yolo.tracking.store import check_store, ensure_store, repair_store
+    from mlflow_yolo.tracking.stores.store import check_store, ensure_store, repair_store
 
     try:
         aside = repair_store(tracking_uri) if fix else None
@@ -130,7 +130,7 @@ def check_tracking_store(tracking_uri: str, *, fix: bool = False, init: bool = F
 
 def check_journals(directory: Path, *, fix: bool = False) -> Finding:
     """Say which runs below `directory` hold values that the server has not been given; with `fix` send them."""
-    from mlflow_yolo.tracking.replay import pending_journals, replay
+    from mlflow_yolo.tracking.delivery.replay import pending_journals, replay
 
     if not directory.is_dir():
         return Finding("ok", "journals", f"nothing is pending: {directory} does not exist yet")
@@ -156,8 +156,8 @@ def check_runs(directory: Path, *, tracking_uri: str, fix: bool = False) -> Iter
 
     A run without a journal below `directory` may be running on another machine: it is named and never closed.
     """
-    from mlflow_yolo.tracking.addresses import sqlite_path
-    from mlflow_yolo.tracking.server import ServerRun, connect
+    from mlflow_yolo.tracking.delivery.server import ServerRun, connect
+    from mlflow_yolo.tracking.stores.addresses import sqlite_path
 
     path = sqlite_path(tracking_uri)
     if path is not None and not path.exists():
@@ -204,9 +204,9 @@ def _processes(directory: Path) -> dict[str, _Process]:
     `ended` is a run that its own process closed; if it is still RUNNING then somebody else opened it and may go on.
     Where several journals belong to one run (a training and a validation in it), the liveliest counts.
     """
-    from mlflow_yolo.tracking.journal import Cursor, opening, read_all
-    from mlflow_yolo.tracking.ownership import is_locked
-    from mlflow_yolo.tracking.replay import find_journals
+    from mlflow_yolo.tracking.delivery.journal import Cursor, opening, read_all
+    from mlflow_yolo.tracking.delivery.ownership import is_locked
+    from mlflow_yolo.tracking.delivery.replay import find_journals
 
     found: dict[str, set[_Process]] = {}
     for journal in find_journals(directory) if directory.is_dir() else []:

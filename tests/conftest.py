@@ -232,7 +232,7 @@ def trained(digits_plan: "Plan", tmp_path_factory: pytest.TempPathFactory, store
     """Return a real training of two epochs with three frozen blocks, done once a session."""
     from mlflow import MlflowClient
 
-    from mlflow_yolo.tracking.run_file import read_run_file
+    from mlflow_yolo.tracking.delivery.run_file import read_run_file
     from mlflow_yolo.training.job import read_json, run_job
 
     root = tmp_path_factory.mktemp("trained")

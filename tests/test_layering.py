@@ -18,6 +18,8 @@ FLOORS = [
     {"cli", "__main__"},
     {"__init__"},  # the lazy public names
 ]
+TRACKING = ["stores", "delivery", "run", "blocks", "events", "autolog"]
+"""The floors of `tracking`; what is not named here stands beside `run`."""
 SIBLINGS = {("registry", "tracking"), ("__main__", "cli")}
 OWNERS = {
     "click": {"cli"},
@@ -61,6 +63,17 @@ def test_imports_go_down_the_floors_only(path: Path) -> None:
     used = {name.split(".")[1] for name in imports_of(path) if name.startswith("mlflow_yolo.")} - {here, "__version__"}
     allowed = {unit for floor in FLOORS[: max(floor_of(here), 1)] for unit in floor}
     assert used - allowed - {there for unit, there in SIBLINGS if unit == here} == set()
+
+
+def tracking_floor_of(name: str) -> int:
+    part = name.split(".")[1]
+    return TRACKING.index(part if part in TRACKING else "run")
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path).startswith("tracking.")], ids=name_of)
+def test_imports_within_tracking_go_down_its_floors_only(path: Path) -> None:
+    used = {name.removeprefix("mlflow_yolo.") for name in imports_of(path) if name.startswith("mlflow_yolo.tracking.")}
+    assert {name for name in used if tracking_floor_of(name) > tracking_floor_of(name_of(path))} == set()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

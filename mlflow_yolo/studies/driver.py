@@ -10,12 +10,12 @@ from mlflow_yolo.datasets.dataset import Dataset
 from mlflow_yolo.studies.executors import Executor, Job, SubprocessExecutor
 from mlflow_yolo.studies.progress import Progress
 from mlflow_yolo.studies.study import Study, Trial, read_result, wait_until_free
-from mlflow_yolo.tracking.addresses import without_password
-from mlflow_yolo.tracking.journal import journal_path
-from mlflow_yolo.tracking.ownership import is_owned
-from mlflow_yolo.tracking.replay import close_interrupted, is_closed, replay
+from mlflow_yolo.tracking.delivery.journal import journal_path
+from mlflow_yolo.tracking.delivery.ownership import is_owned
+from mlflow_yolo.tracking.delivery.replay import close_interrupted, is_closed, replay
 from mlflow_yolo.tracking.run import TrackedRun, open_run
-from mlflow_yolo.tracking.target import Target
+from mlflow_yolo.tracking.stores.addresses import without_password
+from mlflow_yolo.tracking.stores.target import Target
 from mlflow_yolo.training.data import localise
 from mlflow_yolo.training.data_cache import warm_label_caches
 from mlflow_yolo.training.subset import train_subset

@@ -18,22 +18,22 @@ from typing import Any
 from filelock import FileLock
 
 from mlflow_yolo import keys
-from mlflow_yolo.tracking.addresses import absolute, answers, without_password
-from mlflow_yolo.tracking.client import ClientFactory, connect, load_mlflow
-from mlflow_yolo.tracking.context import context_tags, is_active_here
-from mlflow_yolo.tracking.datasets import dataset_record
-from mlflow_yolo.tracking.images import grid_files, grid_records, write_grid_files
-from mlflow_yolo.tracking.interruption import keep_statistics, this_host
-from mlflow_yolo.tracking.journal import Record, journal_path, last_record, opening
-from mlflow_yolo.tracking.journal_writer import JournalWriter
-from mlflow_yolo.tracking.left_over import LeftOverRuns
-from mlflow_yolo.tracking.metric_values import METRIC_NONFINITE as METRIC_NONFINITE
-from mlflow_yolo.tracking.metric_values import metric_records, snapshot
-from mlflow_yolo.tracking.ownership import claim, reclaim
-from mlflow_yolo.tracking.run_file import RunFile, write_run_file
-from mlflow_yolo.tracking.run_file import read_run_file as read_run_file
-from mlflow_yolo.tracking.sender import Delivery, JournalSender
-from mlflow_yolo.tracking.sender_thread import SenderThread
+from mlflow_yolo.tracking.delivery.datasets import dataset_record
+from mlflow_yolo.tracking.delivery.images import grid_files, grid_records, write_grid_files
+from mlflow_yolo.tracking.delivery.interruption import keep_statistics, this_host
+from mlflow_yolo.tracking.delivery.journal import Record, journal_path, last_record, opening
+from mlflow_yolo.tracking.delivery.journal_writer import JournalWriter
+from mlflow_yolo.tracking.delivery.left_over import LeftOverRuns
+from mlflow_yolo.tracking.delivery.metric_values import METRIC_NONFINITE as METRIC_NONFINITE
+from mlflow_yolo.tracking.delivery.metric_values import metric_records, snapshot
+from mlflow_yolo.tracking.delivery.ownership import claim, reclaim
+from mlflow_yolo.tracking.delivery.run_file import RunFile, write_run_file
+from mlflow_yolo.tracking.delivery.run_file import read_run_file as read_run_file
+from mlflow_yolo.tracking.delivery.sender import Delivery, JournalSender
+from mlflow_yolo.tracking.delivery.sender_thread import SenderThread
+from mlflow_yolo.tracking.stores.addresses import absolute, answers, without_password
+from mlflow_yolo.tracking.stores.client import ClientFactory, connect, load_mlflow
+from mlflow_yolo.tracking.stores.context import context_tags, is_active_here
 
 STATUSES = ("FINISHED", "FAILED", "KILLED")
 _DISK_TIMEOUT_S = 5.0

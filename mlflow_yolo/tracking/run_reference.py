@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_yolo.exceptions import WorkError
-from mlflow_yolo.tracking.addresses import with_password
+from mlflow_yolo.tracking.delivery.run_file import read_run_file
 from mlflow_yolo.tracking.run import TrackedRun, open_run
-from mlflow_yolo.tracking.run_file import read_run_file
+from mlflow_yolo.tracking.stores.addresses import with_password
 
 
 @dataclass(frozen=True)

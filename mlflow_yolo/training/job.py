@@ -29,10 +29,10 @@ def run_job(job: Mapping[str, Any], *, directory: Path, report: Callable[[dict[s
         report: Called after every epoch with plain values, with `error` when the training fails, and with `note` where
             something of it could not be delivered.
     """
-    from mlflow_yolo.tracking.addresses import with_password
-    from mlflow_yolo.tracking.earlier import read_earlier
-    from mlflow_yolo.tracking.journal import journal_path
+    from mlflow_yolo.tracking.delivery.journal import journal_path
+    from mlflow_yolo.tracking.events.earlier import read_earlier
     from mlflow_yolo.tracking.run import open_run
+    from mlflow_yolo.tracking.stores.addresses import with_password
     from mlflow_yolo.tracking.system_metrics import system_metrics
     from mlflow_yolo.training.train import train
 

@@ -10,7 +10,7 @@ import numpy as np
 from mlflow_yolo.datasets.dataset import Dataset
 from mlflow_yolo.detection.evaluation import evaluate
 from mlflow_yolo.detection.samples import Sample
-from mlflow_yolo.tracking.final_values import FinalValues, read_final_values
+from mlflow_yolo.tracking.events.final_values import FinalValues, read_final_values
 from mlflow_yolo.training import checkpoint
 
 VALIDATION_ARGUMENTS = frozenset({"conf", "iou", "max_det", "classes", "single_cls", "agnostic_nms", "nms", "augment"})

@@ -12,9 +12,9 @@ from mlflow_yolo import keys
 from mlflow_yolo.datasets.dataset import Dataset
 from mlflow_yolo.detection.evaluation import evaluate
 from mlflow_yolo.detection.samples import save_samples
-from mlflow_yolo.tracking.final_values import FinalValues, per_class_metrics
+from mlflow_yolo.tracking.events.final_values import FinalValues, per_class_metrics
+from mlflow_yolo.tracking.events.training_files import log_training_files
 from mlflow_yolo.tracking.run import TrackedRun
-from mlflow_yolo.tracking.training_files import log_training_files
 from mlflow_yolo.training.block_table import BlockRow
 from mlflow_yolo.training.measurement import Measurement as Measurement
 

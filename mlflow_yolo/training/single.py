@@ -11,12 +11,12 @@ from mlflow_yolo import keys
 from mlflow_yolo.blocks import parse_freeze
 from mlflow_yolo.datasets.dataset import load_dataset
 from mlflow_yolo.exceptions import ArgumentError, WorkError
-from mlflow_yolo.tracking.addresses import without_password
+from mlflow_yolo.tracking.delivery.run_file import read_run_file
+from mlflow_yolo.tracking.events.tracked_training import keep_active
 from mlflow_yolo.tracking.run import open_run
-from mlflow_yolo.tracking.run_file import read_run_file
-from mlflow_yolo.tracking.store import check_store, ensure_store
-from mlflow_yolo.tracking.target import Target
-from mlflow_yolo.tracking.tracked_training import keep_active
+from mlflow_yolo.tracking.stores.addresses import without_password
+from mlflow_yolo.tracking.stores.store import check_store, ensure_store
+from mlflow_yolo.tracking.stores.target import Target
 from mlflow_yolo.training.arguments import (
     check_arguments,
     check_device,

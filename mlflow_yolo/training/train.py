@@ -6,10 +6,10 @@ from typing import Any
 
 from mlflow_yolo.blocks import read_blocks
 from mlflow_yolo.datasets.dataset import Dataset, load_dataset
-from mlflow_yolo.tracking.callbacks import TrainingCallbacks, attach
-from mlflow_yolo.tracking.earlier import EarlierAttempts
-from mlflow_yolo.tracking.final_values import FinalValues
-from mlflow_yolo.tracking.model_files import log_model
+from mlflow_yolo.tracking.events.callbacks import TrainingCallbacks, attach
+from mlflow_yolo.tracking.events.earlier import EarlierAttempts
+from mlflow_yolo.tracking.events.final_values import FinalValues
+from mlflow_yolo.tracking.events.model_files import log_model
 from mlflow_yolo.tracking.run import TrackedRun
 from mlflow_yolo.training import checkpoint, results
 from mlflow_yolo.training.block_table import block_table

@@ -27,12 +27,12 @@ from mlflow_yolo.studies.freeze_ablation import open_parent
 from mlflow_yolo.studies.freeze_analysis import Child
 from mlflow_yolo.studies.question import CheckedQuestion, FreezeQuestion, check_question
 from mlflow_yolo.studies.study import Study, Trial, default_name, open_study
-from mlflow_yolo.tracking.addresses import without_password
-from mlflow_yolo.tracking.journal import journal_path
-from mlflow_yolo.tracking.replay import closing_status
+from mlflow_yolo.tracking.delivery.journal import journal_path
+from mlflow_yolo.tracking.delivery.replay import closing_status
 from mlflow_yolo.tracking.run import TrackedRun
-from mlflow_yolo.tracking.store import prepare_store
-from mlflow_yolo.tracking.target import Target, resolve_target
+from mlflow_yolo.tracking.stores.addresses import without_password
+from mlflow_yolo.tracking.stores.store import prepare_store
+from mlflow_yolo.tracking.stores.target import Target, resolve_target
 from mlflow_yolo.training.arguments import check_positive, parse_arguments
 from mlflow_yolo.training.plan import default_imgsz
 from mlflow_yolo.training.results import log_dataset

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 
 import mlflow_yolo
 from mlflow_yolo import keys
-from mlflow_yolo.tracking.replay import replay
+from mlflow_yolo.tracking.delivery.replay import replay
 
 pytestmark = [pytest.mark.slow, pytest.mark.campaign, pytest.mark.timeout(7200)]
 

@@ -23,9 +23,9 @@ from typing import Any
 
 import pytest
 
-from mlflow_yolo.tracking.addresses import responds
-from mlflow_yolo.tracking.replay import replay
+from mlflow_yolo.tracking.delivery.replay import replay
 from mlflow_yolo.tracking.run import open_run
+from mlflow_yolo.tracking.stores.addresses import responds
 
 pytestmark = [pytest.mark.slow, pytest.mark.campaign, pytest.mark.timeout(7200)]
 

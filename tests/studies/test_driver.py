@@ -13,9 +13,9 @@ from mlflow import MlflowClient
 from mlflow_yolo.studies.driver import run_pending, settle
 from mlflow_yolo.studies.executors import Event, Job
 from mlflow_yolo.studies.study import Study, Trial, open_study
+from mlflow_yolo.tracking.delivery.run_file import read_run_file
 from mlflow_yolo.tracking.run import open_run
-from mlflow_yolo.tracking.run_file import read_run_file
-from mlflow_yolo.tracking.target import Target
+from mlflow_yolo.tracking.stores.target import Target
 
 TRIALS = [Trial(f"t{n}", f"trial {n}", {"freeze": n, "seed": 0}, {}) for n in range(3)]
 

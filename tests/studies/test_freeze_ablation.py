@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow_yolo.exceptions import ArgumentError
 from mlflow_yolo.studies.freeze_ablation import Outcome, run_freeze_ablation
 from mlflow_yolo.studies.question import FreezeQuestion
-from mlflow_yolo.tracking.target import Target
+from mlflow_yolo.tracking.stores.target import Target
 
 pytestmark = pytest.mark.slow
 

@@ -23,7 +23,7 @@ from mlflow.models import Model as MlflowModel
 import mlflow_yolo
 from mlflow_yolo.exceptions import ArgumentError
 from mlflow_yolo.tracking import autolog
-from mlflow_yolo.tracking.lifecycle import TrainingLifecycle
+from mlflow_yolo.tracking.events.lifecycle import TrainingLifecycle
 from tests.tracking.stories import METHODS, Story
 
 slow = pytest.mark.slow

@@ -15,8 +15,8 @@ import pytest
 from mlflow import MlflowClient
 
 import mlflow_yolo
-from mlflow_yolo.tracking.journal import journal_path
-from mlflow_yolo.tracking.replay import closing_status, replay
+from mlflow_yolo.tracking.delivery.journal import journal_path
+from mlflow_yolo.tracking.delivery.replay import closing_status, replay
 from tests.tracking.stories import Story
 
 pytestmark = pytest.mark.slow

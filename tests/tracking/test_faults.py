@@ -24,12 +24,12 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
-from mlflow_yolo.tracking.addresses import answers, responds
-from mlflow_yolo.tracking.images import grid_files
-from mlflow_yolo.tracking.ownership import is_owned
-from mlflow_yolo.tracking.replay import replay
+from mlflow_yolo.tracking.delivery.images import grid_files
+from mlflow_yolo.tracking.delivery.ownership import is_owned
+from mlflow_yolo.tracking.delivery.replay import replay
+from mlflow_yolo.tracking.delivery.run_file import RunFile
 from mlflow_yolo.tracking.run import TrackedRun, read_run_file
-from mlflow_yolo.tracking.run_file import RunFile
+from mlflow_yolo.tracking.stores.addresses import answers, responds
 
 pytestmark = pytest.mark.slow
 
@@ -400,9 +400,9 @@ TRAINING = """
     from ultralytics import YOLO
 
     import mlflow_yolo
-    from mlflow_yolo.tracking.client import load_mlflow
-    from mlflow_yolo.tracking.lifecycle import TrainingLifecycle
-    from mlflow_yolo.tracking.sender_thread import SenderThread
+    from mlflow_yolo.tracking.stores.client import load_mlflow
+    from mlflow_yolo.tracking.events.lifecycle import TrainingLifecycle
+    from mlflow_yolo.tracking.delivery.sender_thread import SenderThread
 
     model, arguments, uri, save_dir = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3], sys.argv[4]
     load_mlflow()

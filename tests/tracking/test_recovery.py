@@ -164,7 +164,7 @@ def test_an_epoch_repeated_after_nan_replaces_its_first_attempt_and_names_the_bl
     follow: Follow, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Every step goes to disk at once, as in epochs that last longer than a second: also those that are thrown away.
-    monkeypatch.setattr("mlflow_yolo.tracking.block_statistics._DRAIN_INTERVAL_S", 0.0)
+    monkeypatch.setattr("mlflow_yolo.tracking.blocks.block_statistics._DRAIN_INTERVAL_S", 0.0)
     seen: list[tuple[int, Gradients]] = []
     followed = follow(*overflows(epoch=1, batch=0), reads_gradients(seen), level=level, epochs=3)
 

@@ -24,10 +24,10 @@ from PIL import Image
 
 from mlflow_yolo import keys
 from mlflow_yolo.exceptions import WorkError
-from mlflow_yolo.tracking.journal import journal_path
-from mlflow_yolo.tracking.metric_values import METRIC_NONFINITE, as_float
-from mlflow_yolo.tracking.ownership import is_owned
-from mlflow_yolo.tracking.replay import find_journals, replay
+from mlflow_yolo.tracking.delivery.journal import journal_path
+from mlflow_yolo.tracking.delivery.metric_values import METRIC_NONFINITE, as_float
+from mlflow_yolo.tracking.delivery.ownership import is_owned
+from mlflow_yolo.tracking.delivery.replay import find_journals, replay
 from mlflow_yolo.tracking.run import TrackedRun, read_run_file
 
 Open = Callable[..., TrackedRun]
@@ -180,7 +180,7 @@ def test_a_new_run_in_a_used_directory_leaves_the_earlier_journal_to_replay(
 
 
 def test_two_runs_cannot_write_in_one_directory(open_tracked: Open, tmp_path: Path) -> None:
-    from mlflow_yolo.tracking.ownership import claim
+    from mlflow_yolo.tracking.delivery.ownership import claim
 
     open_tracked()
     assert is_owned(tmp_path / "run")

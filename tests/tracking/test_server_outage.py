@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
-from mlflow_yolo.tracking.addresses import answers
-from mlflow_yolo.tracking.replay import replay
+from mlflow_yolo.tracking.delivery.replay import replay
 from mlflow_yolo.tracking.run import TrackedRun
+from mlflow_yolo.tracking.stores.addresses import answers
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from mlflow_yolo.tracking.journal import journal_path, read_all
+from mlflow_yolo.tracking.delivery.journal import journal_path, read_all
 from mlflow_yolo.tracking.run import TrackedRun
 from mlflow_yolo.tracking.system_metrics import is_wanted, sampling_interval_s, system_metrics
 

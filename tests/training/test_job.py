@@ -13,8 +13,8 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from mlflow_yolo.tracking.ownership import is_owned
-from mlflow_yolo.tracking.replay import pending_journals, replay
+from mlflow_yolo.tracking.delivery.ownership import is_owned
+from mlflow_yolo.tracking.delivery.replay import pending_journals, replay
 from mlflow_yolo.training.job import read_json, run_job, write_json
 from mlflow_yolo.training.plan import Plan, Stage
 

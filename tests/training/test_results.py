@@ -11,7 +11,7 @@ import pytest
 
 from mlflow_yolo.datasets.dataset import load_dataset
 from mlflow_yolo.detection.samples import Sample, load_samples
-from mlflow_yolo.tracking.final_values import FinalValues, per_class_metrics
+from mlflow_yolo.tracking.events.final_values import FinalValues, per_class_metrics
 from mlflow_yolo.training import results
 from mlflow_yolo.training.block_table import BlockRow
 from mlflow_yolo.training.measurement import Measurement

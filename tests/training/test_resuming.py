@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mlflow_yolo.exceptions import ArgumentError
-from mlflow_yolo.tracking.target import Target
+from mlflow_yolo.tracking.stores.target import Target
 from mlflow_yolo.training import train as training
 from mlflow_yolo.training.job import read_json, write_json
 from mlflow_yolo.training.resuming import find_interrupted

@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mlflow_yolo.exceptions import InputError, WorkError
-from mlflow_yolo.tracking.target import Target
+from mlflow_yolo.tracking.stores.target import Target
 from mlflow_yolo.training import single
 from mlflow_yolo.training.job import write_json
 from mlflow_yolo.training.plan import Plan

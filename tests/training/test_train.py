@@ -19,7 +19,7 @@ from mlflow_yolo.datasets.dataset import load_dataset
 from mlflow_yolo.detection.evaluation import evaluate
 from mlflow_yolo.detection.samples import load_samples
 from mlflow_yolo.keys import MAX_METRIC_KEYS
-from mlflow_yolo.tracking.final_values import FinalValues
+from mlflow_yolo.tracking.events.final_values import FinalValues
 from mlflow_yolo.training.train import _speed_of_learning
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from packaging.specifiers import SpecifierSet
 from mlflow_yolo.exceptions import ArgumentError
 from mlflow_yolo.tracking.autolog.calls import CALLS, call, defaults, explicit
 from mlflow_yolo.tracking.autolog.patches import switch_off, switch_on
-from mlflow_yolo.tracking.hooks import attach_hooks, detach_hooks
-from mlflow_yolo.tracking.lifecycle import LIFECYCLE_EVENTS, TrainingLifecycle
-from mlflow_yolo.tracking.options import check_options
+from mlflow_yolo.tracking.events.hooks import attach_hooks, detach_hooks
+from mlflow_yolo.tracking.events.lifecycle import LIFECYCLE_EVENTS, TrainingLifecycle
+from mlflow_yolo.tracking.events.options import check_options
 
 _LOG = logging.getLogger(__name__)
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mlflow_yolo.tracking.callbacks import TrainingCallbacks
-from mlflow_yolo.tracking.export_run import ExportRun
-from mlflow_yolo.tracking.hooks import attach_hooks, detach_hooks, listeners
-from mlflow_yolo.tracking.lifecycle import LIFECYCLE_EVENTS, TrainingLifecycle
-from mlflow_yolo.tracking.options import Options
-from mlflow_yolo.tracking.silence import silence
-from mlflow_yolo.tracking.single_run import SingleRun
-from mlflow_yolo.tracking.validation_run import ValidationRun
+from mlflow_yolo.tracking.autolog.export_run import ExportRun
+from mlflow_yolo.tracking.autolog.single_run import SingleRun
+from mlflow_yolo.tracking.autolog.validation_run import ValidationRun
+from mlflow_yolo.tracking.events.callbacks import TrainingCallbacks
+from mlflow_yolo.tracking.events.hooks import attach_hooks, detach_hooks, listeners
+from mlflow_yolo.tracking.events.lifecycle import LIFECYCLE_EVENTS, TrainingLifecycle
+from mlflow_yolo.tracking.events.options import Options
+from mlflow_yolo.tracking.events.silence import silence
 
 _LOG = logging.getLogger(__name__)
 _is_inside: contextvars.ContextVar[bool] = contextvars.ContextVar("mlflow_yolo_is_inside", default=False)

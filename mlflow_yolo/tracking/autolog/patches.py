@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlflow_yolo.tracking.autolog.calls import CALLS, call
-from mlflow_yolo.tracking.options import Options
+from mlflow_yolo.tracking.events.options import Options
 
 _lock = threading.Lock()
 _options: Options | None = None

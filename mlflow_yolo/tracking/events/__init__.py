@@ -1,0 +1,1 @@
+"""Ultralytics' events turned into one run: before, during and after a training."""
