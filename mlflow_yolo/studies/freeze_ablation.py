@@ -18,9 +18,9 @@ from mlflow_yolo.studies.study import Study, default_name, open_study
 from mlflow_yolo.tracking.delivery.journal import journal_path
 from mlflow_yolo.tracking.delivery.replay import closing_status, replay
 from mlflow_yolo.tracking.delivery.run_file import read_run_file
+from mlflow_yolo.tracking.links import Links, study_links, ui_address
 from mlflow_yolo.tracking.run import TrackedRun, open_run
 from mlflow_yolo.tracking.stores.addresses import without_password
-from mlflow_yolo.tracking.stores.links import Links, study_links, ui_address
 from mlflow_yolo.tracking.stores.store import prepare_store
 from mlflow_yolo.tracking.stores.target import Target
 from mlflow_yolo.training.plan import Plan

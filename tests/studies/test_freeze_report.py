@@ -13,7 +13,7 @@ from mlflow_yolo.figures.style import Figure
 from mlflow_yolo.studies import freeze_report
 from mlflow_yolo.studies.freeze_analysis import Child, FreezeAnalysis, analyse
 from mlflow_yolo.studies.freeze_figures import Picture
-from mlflow_yolo.tracking.stores.links import Links
+from mlflow_yolo.tracking.links import Links
 
 MakeChild = Callable[..., Child]
 BASE, BETTER, WORSE, SAME = [0.50, 0.52, 0.51], [0.60, 0.63, 0.61], [0.30, 0.33, 0.31], [0.51, 0.51, 0.52]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from mlflow_yolo.tracking.links import Links, study_links, ui_address
 from mlflow_yolo.tracking.run import open_run
-from mlflow_yolo.tracking.stores.links import Links, study_links, ui_address
 
 METRIC = "test/mAP50-95"
 
