@@ -6,19 +6,19 @@ again, each time with cold caches as after a backward pass. The time is CPU time
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 
 from mlflow_yolo.blocks import COPIES, block_of
 from mlflow_yolo.statistics import collector
-from mlflow_yolo.statistics.activations import ActivationProbe
+from mlflow_yolo.statistics.activations import ActivationProbe, _Hook
 from mlflow_yolo.statistics.collector import StepCollector
 from mlflow_yolo.statistics.drift import DRIFT
 from mlflow_yolo.statistics.gradients import GRADIENTS
-from mlflow_yolo.statistics.measure import Measure
 from mlflow_yolo.statistics.weights import WEIGHTS
 
 _CACHE_FLOATS = 16 * 2**20
@@ -36,18 +36,24 @@ def statistic_costs(*, imgsz: int, batch: int, repetitions: int, threads: int = 
         threads: Threads that torch uses, as the training does.
 
     Returns:
-        `global norm` (each step that is not sampled); `read` (a sampled step with no statistics but norms: copying
-        gradients and weights, update, sum for the gradient noise); on top of it `gradients`, `updates`, `drift`,
-        `histograms`; `end of epoch` (noise, drift, histograms, one copy to the host); `activations`, those of a
-        training step where all passes are measured, and `activations, validation`, those of one batch.
+        `global norm` (a step that is not sampled, where the trainer does not tell the norm it clips by); `read` (a
+        sampled step with no statistics but norms: copying gradients and weights, update, sum for the gradient noise);
+        on top of it `gradients`, `updates`, `drift`, `histograms`; `end of epoch` (noise, drift, histograms, one copy
+        to the host); `activations`, those of a training step where all passes are measured, and `activations,
+        validation`, those of one batch.
     """
     torch.set_num_threads(threads)
     network = _network()
-    read = _step_ms(network, (), repetitions)
-    costs = {"global norm": _step_ms(network, (), repetitions, every_n_steps=_NEVER), "read": read}
-    for name, measure in {"gradients": GRADIENTS, "updates": WEIGHTS, "drift": DRIFT}.items():
-        costs[name] = _step_ms(network, (measure,), repetitions) - read
-    costs["histograms"] = _step_ms(network, (), repetitions, complete=True) - read
+    with _without_drift():
+        watches = {
+            "global norm": _collector(network, every_n_steps=_NEVER),
+            "read": _collector(network, every_n_steps=1, measures=()),
+            "gradients": _collector(network, every_n_steps=1, measures=(GRADIENTS,)),
+            "updates": _collector(network, every_n_steps=1, measures=(WEIGHTS,)),
+            "drift": _collector(network, every_n_steps=1, measures=(DRIFT,)),
+            "histograms": _collector(network, complete=True, measures=()),
+        }
+    costs = _step_ms(network, watches, repetitions)
     costs["end of epoch"] = _epoch_ms(network, repetitions)
     images = torch.rand(batch, 3, imgsz, imgsz)
     costs["activations"] = _forward_ms(network, images, max_batches=None, repetitions=repetitions)
@@ -68,18 +74,20 @@ def _network() -> Any:
     return network
 
 
-def _step_ms(network: Any, measures: Sequence[Measure], repetitions: int, **options: Any) -> float:
-    """Return what collecting around an optimizer step costs with these measures."""
-    with _without_drift():
-        watch = _collector(network, **{"every_n_steps": 1, "measures": measures, **options})
-    times = []
+def _step_ms(network: Any, watches: Mapping[str, StepCollector], repetitions: int) -> dict[str, float]:
+    """Return what collecting around an optimizer step costs, by name; in turns, those after `read` less that."""
+    rounds: list[dict[str, float]] = []
     for _ in range(repetitions + 1):
-        _evict()
-        before = _cpu_ms(watch.before_step)
-        _move(network)
-        _evict()
-        times.append(before + _cpu_ms(watch.after_step))
-    return statistics.median(times[1:])
+        times = {}
+        for name, watch in watches.items():
+            _evict()
+            before = _cpu_ms(watch.before_step)
+            _move(network)
+            _evict()
+            times[name] = before + _cpu_ms(watch.after_step)
+        whole = ("global norm", "read")
+        rounds.append({name: ms if name in whole else ms - times["read"] for name, ms in times.items()})
+    return {name: statistics.median(times[name] for times in rounds[1:]) for name in watches}
 
 
 def _epoch_ms(network: Any, repetitions: int) -> float:
@@ -94,17 +102,29 @@ def _epoch_ms(network: Any, repetitions: int) -> float:
 
 
 def _forward_ms(network: Any, images: torch.Tensor, *, max_batches: int | None, repetitions: int) -> float:
-    """Return what a probe adds to a forward pass: the median of the differences between neighbours."""
+    """Return what a probe adds to a forward pass: the time inside its hooks and at the step's end."""
     blocks = [(i, layer) for i, layer in enumerate(network.model) if type(layer).__name__ not in COPIES]
-    differences = []
+    times = []
     for _ in range(repetitions):
-        plain = _cpu_ms(lambda: network(images))
-        with ExitStack() as stack:
-            probe = stack.enter_context(ActivationProbe(blocks, max_batches=max_batches))
-            watched = _cpu_ms(lambda: network(images))
-            watched += _cpu_ms(lambda probe=probe: probe.end_step(0))  # type: ignore[misc]
-        differences.append(watched - plain)
-    return statistics.median(differences)
+        with _timed(_Hook, "__call__") as inside, ActivationProbe(blocks, max_batches=max_batches) as probe:
+            network(images)
+            times.append(sum(inside) + _cpu_ms(partial(probe.end_step, 0)))
+    return statistics.median(times)
+
+
+@contextmanager
+def _timed(owner: type, name: str) -> Iterator[list[float]]:
+    """Let a method note how many milliseconds each of its calls takes."""
+    kept, times = getattr(owner, name), list[float]()
+
+    def timed(*args: Any) -> None:
+        times.append(_cpu_ms(partial(kept, *args)))
+
+    setattr(owner, name, timed)
+    try:
+        yield times
+    finally:
+        setattr(owner, name, kept)
 
 
 def _collector(network: Any, **options: Any) -> StepCollector:
