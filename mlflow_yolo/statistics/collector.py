@@ -188,7 +188,7 @@ class StepCollector:
         """
         with self._sampling.spending(), torch.no_grad():
             if (sample := self._open) is not None:
-                self._trusts_norm = not norm.is_cuda and _agrees(norm, sample.whole)
+                self._trusts_norm = norm.device.type == "cpu" and _agrees(norm, sample.whole)
             elif self._awaits_norm:
                 self._awaits_norm = False
                 if not torch.isfinite(norm) and (layout := self._current_layout()):
