@@ -190,7 +190,7 @@ def _line(name: str, trained: Trained) -> str:
     s = summary(trained)
     (low, high), (whole_low, whole_high) = s["interval_95"], s["whole_step_interval_95"]
     return (
-        f"{name}: x {s['ratio']:.4f} [{low:.4f}, {high:.4f}], +{s['added_ms']:.1f} ms on a step of {s['step_ms']:.0f} "
+        f"{name}: x {s['ratio']:.4f} [{low:.4f}, {high:.4f}], {s['added_ms']:+.1f} ms on a step of {s['step_ms']:.0f} "
         f"ms; whole steps x {s['whole_step_ratio']:.3f} [{whole_low:.3f}, {whole_high:.3f}], {s['pairs']} pairs; "
         f"epoch's end +{s['epoch_end_ms']:.0f} ms, threads {s['background_cpu_s']:.2f} s CPU; "
         f"{s['sampled_steps']} of {s['watched_steps']} steps sampled"
