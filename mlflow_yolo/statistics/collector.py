@@ -4,9 +4,9 @@ Between two flushes nothing waits for the device: a sampled step leaves a small 
 `end_epoch` brings all of them to the host in one copy. Nothing is written to parameters, gradients, optimizer, scaler
 or random generators.
 
-What it costs, YOLO11n (2.6 M parameters in 255 tensors) on one thread with cold caches: a sampled step 8.4 ms for
-reading (gradients, weights, update, sum for the noise), 1.1 for the gradients' statistics and 0.8 for the updates';
-1.2 for drift and 3.8 for gradient histograms where all is measured; a step that is not sampled 0.2 ms, or 2.1 where the
+What it costs, YOLO11n (2.6 M parameters in 255 tensors) on one thread with cold caches: a sampled step 9.3 ms for
+reading (gradients, weights, update, sum for the noise), 1.1 for the gradients' statistics and 1.0 for the updates';
+1.7 for drift and 3.7 for gradient histograms where all is measured; a step that is not sampled 0.2 ms, or 2.1 where the
 trainer does not tell the norm it clips by. `python -m benchmarks.step_overhead` measures it again.
 """
 
