@@ -86,19 +86,25 @@ class BlockStatistics:
         """Begin to watch a trainer that is about to take its first step."""
         network = _network(trainer)
         self._names = {i: Block(i, type(layer).__name__, "").name for i, layer in enumerate(network.model)}
-        self._collector = StepCollector(
-            list(network.named_parameters()),
-            block_of=block_of,
-            names=self._names,
-            steps_per_epoch=_steps_per_epoch(trainer),
-            every_n_steps=self._every_n_steps,
-            complete=self._complete,
-        )
+        parameters = list(network.named_parameters())
+        known = self._collector.initial_weights if self._collector else {}  # of the stage before
         if self._output is None:
             self._output = StatisticsOutput(
                 self._run, resume=self._resume, log_images=self._log_images, report=self._fail
             )
             self._attempt = self._output.first_attempt - 1
+            known = self._output.start_weights()
+        self._collector = StepCollector(
+            parameters,
+            block_of=block_of,
+            names=self._names,
+            steps_per_epoch=_steps_per_epoch(trainer),
+            every_n_steps=self._every_n_steps,
+            complete=self._complete,
+            reference={name: known[name] for name, p in parameters if name in known and known[name].shape == p.shape},
+        )
+        if not known:
+            self._output.keep_start(self._collector.initial_weights)
         self._trainer = trainer
         self._drained_at = self._clock()
         self._hook.attach(trainer)
@@ -214,6 +220,11 @@ class BlockStatistics:
             self._output.finish(epoch=self._epoch)
             self._output = None
             self._warn_without_gradient()
+
+    def end_training(self) -> None:
+        """Note that the training has come to its end: it will not be resumed."""
+        if self._output:
+            self._output.forget_start()
 
     def abandon(self) -> None:
         """Give everything back and collect nothing more."""

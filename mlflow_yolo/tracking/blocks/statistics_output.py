@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
+from torch import Tensor
 
 from mlflow_yolo.figures.activation_functions import FunctionPanel, activation_functions
 from mlflow_yolo.figures.encode import rgb_array
@@ -15,6 +16,7 @@ from mlflow_yolo.statistics.activations import STEP_STATISTICS, ActivationProbe,
 from mlflow_yolo.statistics.batch_norm import BatchNorm, batch_norm_statistics
 from mlflow_yolo.statistics.epoch import NO_BLOCK, EpochStatistics
 from mlflow_yolo.statistics.function_use import function_uses
+from mlflow_yolo.statistics.start_weights import forget_start, load_start, save_start
 from mlflow_yolo.statistics.storage import StatisticsWriter
 from mlflow_yolo.tracking.blocks.block_metrics import block_metrics
 from mlflow_yolo.tracking.blocks.statistics_figures import draw_statistics
@@ -41,6 +43,7 @@ class StatisticsOutput:
         self, run: TrackedRun, *, resume: bool, log_images: bool, report: Callable[[str, Exception], None]
     ) -> None:
         self._run = run
+        self._resume = resume
         self._log_images = log_images
         self._report = report
         self._directory = run.directory / FOLDER
@@ -50,6 +53,18 @@ class StatisticsOutput:
         self._names: Mapping[int, str] = {}
         self._drawn = 0
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow-yolo-statistics")
+
+    def start_weights(self) -> dict[str, Tensor]:
+        """Return the weights that a resumed training began with, by parameter name; else nothing."""
+        return load_start(self._directory) if self._resume else {}
+
+    def keep_start(self, weights: Mapping[str, Tensor]) -> None:
+        """Keep the weights that the training begins with, in case it is resumed; they must not change any more."""
+        self._later("weights at the start", lambda: save_start(self._directory, weights))
+
+    def forget_start(self) -> None:
+        """Remove them."""
+        self._later("weights at the start", lambda: forget_start(self._directory))
 
     def append(self, part: EpochStatistics, *, attempt: int) -> None:
         """Put rows on disk, where a kill does not reach them."""

@@ -239,6 +239,8 @@ class TrainingCallbacks:
     def on_train_end(self, trainer: Any) -> None:
         """Log the values of `best.pt` on val."""
         if self._is_final:
+            if self._blocks:
+                self._blocks.end_training()
             self.final = read_final_values(trainer.validator.metrics)
             self.run.log_metrics({f"final/{name}": value for name, value in self.final.values.items()})
             self.run.log_metrics(per_class_metrics("final", self.final.per_class))

@@ -501,3 +501,43 @@ def test_the_probe_sees_the_averaged_weights_where_there_are_some(recorded_run: 
     statistics.stop(is_final=True)
 
     assert hooked == [False, True]
+
+
+def last_drift(run: "RecordedRun") -> dict[str, float]:
+    frame = table(run)
+    drift = frame[(frame["kind"] == "weights") & (frame["statistic"] == "drift")]
+    return drift[drift["epoch"] == drift["epoch"].max()].set_index("name")["value"].to_dict()
+
+
+def drift_by_hand(start: list[list[torch.Tensor]], model: nn.Module) -> dict[str, float]:
+    found = {}
+    for i, (before, block) in enumerate(zip(start, model.model, strict=True)):
+        first = torch.cat([p.flatten() for p in before])
+        now = torch.cat([p.detach().flatten() for p in block.parameters()])
+        found[f"{i:02d}-Linear"] = float((now - first).norm() / first.norm())
+    return found
+
+
+@pytest.mark.parametrize("how", ["a second stage", "a resumed training", "a damaged file"])
+def test_drift_is_from_the_weights_that_the_training_began_with(recorded_run: "RecordedRun", how: str) -> None:
+    trainer = Trainer()
+    start = [[p.detach().clone() for p in block.parameters()] for block in trainer.model.model]
+    statistics = BlockStatistics(recorded_run, log_images=False)
+    statistics.start(trainer)
+    run_epoch(statistics, trainer, 1)
+    statistics.stop(is_final=how != "a second stage")
+    kept = recorded_run.directory / "statistics" / "start_weights.pt"
+    if how != "a second stage":
+        assert kept.is_file()  # interrupted: nobody has said that the training is over
+        statistics = BlockStatistics(recorded_run, log_images=False, resume=True)
+    if how == "a damaged file":
+        kept.write_bytes(kept.read_bytes()[:100])
+        start = [[p.detach().clone() for p in block.parameters()] for block in trainer.model.model]
+    statistics.start(trainer)
+    run_epoch(statistics, trainer, 2)
+    statistics.end_training()
+    statistics.stop(is_final=True)
+
+    assert last_drift(recorded_run) == pytest.approx(drift_by_hand(start, trainer.model), rel=1e-4)
+    assert not kept.exists()
+    assert not list(kept.parent.glob(".*"))
