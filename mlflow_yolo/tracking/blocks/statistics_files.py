@@ -1,13 +1,11 @@
-"""The files of block statistics of a run: read back from any MLflow store, and made into a page."""
+"""The block statistics of a run, read back from any MLflow store."""
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_yolo.exceptions import ArgumentError, StoreError, WorkError
-from mlflow_yolo.figures.statistics_report import statistics_report
-from mlflow_yolo.statistics.storage import TABLE_FILE, read, read_table
+from mlflow_yolo.statistics.storage import TABLE_FILE, read_table
 from mlflow_yolo.tracking.stores.addresses import absolute, redact, sqlite_path
 from mlflow_yolo.tracking.stores.store import check_store
 
@@ -64,21 +62,6 @@ def load_statistics(run_id: str, *, tracking_uri: str | None = None) -> "pd.Data
     _require_store(uri)
     with tempfile.TemporaryDirectory(prefix="mlflow-yolo-") as folder:
         return _with_global_step(read_table(_fetch(MlflowClient(tracking_uri=uri), run_id, redact(uri), folder)))
-
-
-def report_html(directory: Path, *, title: str = "Block statistics", facts: Mapping[str, object] | None = None) -> str:
-    """Return the interactive page about the files that a `StatisticsWriter` wrote to `directory`.
-
-    Args:
-        directory: Where the files lie.
-        title: What was trained.
-        facts: Names and values below the title.
-
-    Raises:
-        WorkError: A file is missing or damaged.
-    """
-    frame, arrays = read(directory)
-    return statistics_report(frame, arrays, title=title, facts=facts)
 
 
 def _require_store(uri: str) -> None:

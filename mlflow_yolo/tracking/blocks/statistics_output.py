@@ -12,15 +12,15 @@ from torch import Tensor
 
 from mlflow_yolo.figures.activation_functions import FunctionPanel, activation_functions
 from mlflow_yolo.figures.encode import rgb_array
+from mlflow_yolo.figures.statistics_report import statistics_report
 from mlflow_yolo.statistics.activations import STEP_STATISTICS, ActivationProbe, ActivationResult
 from mlflow_yolo.statistics.batch_norm import BatchNorm, batch_norm_statistics
 from mlflow_yolo.statistics.epoch import NO_BLOCK, EpochStatistics
 from mlflow_yolo.statistics.function_use import function_uses
 from mlflow_yolo.statistics.start_weights import forget_start, load_start, save_start
-from mlflow_yolo.statistics.storage import StatisticsWriter
+from mlflow_yolo.statistics.storage import StatisticsWriter, read
 from mlflow_yolo.tracking.blocks.block_metrics import block_metrics
 from mlflow_yolo.tracking.blocks.statistics_figures import draw_statistics
-from mlflow_yolo.tracking.blocks.statistics_files import report_html
 from mlflow_yolo.tracking.run import TrackedRun
 
 FOLDER = "statistics"
@@ -171,7 +171,8 @@ class StatisticsOutput:
             self._run.log_image(f"stats/{name}", picture, step=epoch)
 
     def _log_report(self) -> None:
-        self._run.log_text(report_html(self._directory, title=self._directory.parent.name), f"{FOLDER}/report.html")
+        page = statistics_report(*read(self._directory), title=self._directory.parent.name)
+        self._run.log_text(page, f"{FOLDER}/report.html")
 
 
 def _by_block(seen: ActivationResult, *, without: Collection[str] = ()) -> dict[int, dict[str, float]]:

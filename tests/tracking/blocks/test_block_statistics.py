@@ -290,7 +290,7 @@ def test_activations_that_fail_leave_gradients_and_weights(
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("step", ["draw_statistics", "report_html"])
+@pytest.mark.parametrize("step", ["draw_statistics", "statistics_report"])
 def test_a_drawing_that_fails_is_said_once_and_costs_only_itself(
     recorded_run: "RecordedRun", monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
 ) -> None:
