@@ -158,9 +158,9 @@ def cli() -> None:
 @click.pass_context
 def freeze_ablation(context: click.Context, /, **given: Any) -> None:
     """How deep to freeze? Trains every configuration with every seed and compares them on the test split."""
+    from mlflow_yolo.models.arguments import check_positive, parse_arguments
     from mlflow_yolo.studies.freeze_ablation import run_freeze_ablation
     from mlflow_yolo.studies.question import FreezeQuestion
-    from mlflow_yolo.training.arguments import check_positive, parse_arguments
 
     _quiet(given.pop("debug"))
     tracking = _tracking(given)
@@ -183,7 +183,7 @@ def freeze_ablation(context: click.Context, /, **given: Any) -> None:
 @click.pass_context
 def train(context: click.Context, /, **given: Any) -> None:
     """One tracked training."""
-    from mlflow_yolo.training.arguments import parse_arguments
+    from mlflow_yolo.models.arguments import parse_arguments
     from mlflow_yolo.training.single import run_training
 
     _quiet(given.pop("debug"))

@@ -10,10 +10,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "mlflow_yolo"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"exceptions", "keys", "blocks", "variant", "datasets", "checkpoints"},  # words: may use one another
-    {"statistics", "detection", "attribution", "figures"},
-    {"compression", "runtime"},
+    {"statistics", "detection", "classification", "attribution", "figures"},
+    {"models", "compression", "runtime"},
     {"tracking", "registry"},
-    {"training", "diagnosis", "deployment"},
+    {"training", "explanation", "diagnosis", "deployment"},
     {"studies", "doctor"},
     {"cli", "__main__"},
     {"__init__"},  # the lazy public names
@@ -32,7 +32,7 @@ OWNERS = {
     "ray": {"studies.executors", "deployment"},
     "sklearn": {"datasets.digits"},
     "torch_pruning": {"compression.pruning"},
-    "ultralytics": {"compression", "tracking.autolog", "training", "diagnosis"},
+    "ultralytics": {"models", "compression", "tracking.autolog", "training", "explanation", "diagnosis"},
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from mlflow_yolo import keys
 from mlflow_yolo.datasets.dataset import Dataset
+from mlflow_yolo.models.data import localise
 from mlflow_yolo.studies.executors import Executor, Job, SubprocessExecutor
 from mlflow_yolo.studies.progress import Progress
 from mlflow_yolo.studies.study import Study, Trial, read_result, wait_until_free
@@ -16,7 +17,6 @@ from mlflow_yolo.tracking.delivery.replay import close_interrupted, is_closed, r
 from mlflow_yolo.tracking.run import TrackedRun, open_run
 from mlflow_yolo.tracking.stores.addresses import without_password
 from mlflow_yolo.tracking.stores.target import Target
-from mlflow_yolo.training.data import localise
 from mlflow_yolo.training.data_cache import warm_label_caches
 from mlflow_yolo.training.subset import train_subset
 

@@ -7,8 +7,7 @@ from typing import Any
 from mlflow_yolo.blocks import Freeze, parse_freeze, parse_seeds
 from mlflow_yolo.datasets.dataset import Dataset, load_dataset
 from mlflow_yolo.exceptions import ArgumentError
-from mlflow_yolo.studies.study import Trial
-from mlflow_yolo.training.arguments import (
+from mlflow_yolo.models.arguments import (
     check_arguments,
     check_device,
     check_every_n_steps,
@@ -16,8 +15,10 @@ from mlflow_yolo.training.arguments import (
     check_optimizer,
     check_positive,
 )
-from mlflow_yolo.training.checkpoint import Model, read_model
-from mlflow_yolo.training.plan import Plan, Stage, default_imgsz
+from mlflow_yolo.models.checkpoint import Model, read_model
+from mlflow_yolo.models.data import default_imgsz
+from mlflow_yolo.studies.study import Trial
+from mlflow_yolo.training.plan import Plan, Stage
 
 STRATEGIES = ("single", "two_stage")
 

@@ -10,8 +10,8 @@ import numpy as np
 from mlflow_yolo.datasets.dataset import Dataset
 from mlflow_yolo.detection.evaluation import evaluate
 from mlflow_yolo.detection.samples import Sample
+from mlflow_yolo.models import checkpoint
 from mlflow_yolo.tracking.events.final_values import FinalValues, read_final_values
-from mlflow_yolo.training import checkpoint
 
 VALIDATION_ARGUMENTS = frozenset({"conf", "iou", "max_det", "classes", "single_cls", "agnostic_nms", "nms", "augment"})
 """Ultralytics' training arguments that also decide how it validates."""
@@ -71,7 +71,7 @@ def measure(
         The measurement. AP by size comes from `detection.evaluation`; Ultralytics' own AP differs from it by up to
         1.2e-3 by formula and, where boxes leave the image, by clipping.
     """
-    from mlflow_yolo.training.validators import VALIDATORS
+    from mlflow_yolo.models.validators import VALIDATORS
 
     network = checkpoint.load(str(weights), task=dataset.task)
     validator = VALIDATORS[dataset.task](

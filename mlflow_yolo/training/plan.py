@@ -7,9 +7,6 @@ from typing import Any
 from mlflow_yolo.datasets.dataset import Dataset
 from mlflow_yolo.datasets.digits import EMBEDDED
 
-DEFAULT_IMGSZ = 640
-EMBEDDED_IMGSZ = 128
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -33,7 +30,7 @@ class Plan:
     """One training of one configuration with one seed.
 
     Attributes:
-        model: A located model (see `training.checkpoint.read_model`).
+        model: A located model (see `models.checkpoint.read_model`).
         data: The data as the user named it.
         task: The model's task.
         stages: One stage, or two for two-stage training.
@@ -74,11 +71,6 @@ class Plan:
         """Return the plan that `to_json` wrote."""
         stages = tuple(Stage(**{**stage, "freeze": tuple(stage["freeze"])}) for stage in data["stages"])
         return cls(**{**data, "stages": stages})
-
-
-def default_imgsz(data: str) -> int:
-    """Return the input size for a dataset the user gave no size for: 128 for the embedded digits, else 640."""
-    return EMBEDDED_IMGSZ if data in EMBEDDED else DEFAULT_IMGSZ
 
 
 def default_arguments(dataset: Dataset) -> dict[str, Any]:

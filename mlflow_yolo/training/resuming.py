@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_yolo.exceptions import ArgumentError
-from mlflow_yolo.training import checkpoint
+from mlflow_yolo.models import checkpoint
 from mlflow_yolo.training.job import JOB, RESULT, read_json
 
 LAST = Path("train") / "weights" / "last.pt"

@@ -11,13 +11,7 @@ from mlflow_yolo import keys
 from mlflow_yolo.blocks import parse_freeze
 from mlflow_yolo.datasets.dataset import load_dataset
 from mlflow_yolo.exceptions import ArgumentError, WorkError
-from mlflow_yolo.tracking.delivery.run_file import read_run_file
-from mlflow_yolo.tracking.events.tracked_training import keep_active
-from mlflow_yolo.tracking.run import open_run
-from mlflow_yolo.tracking.stores.addresses import without_password
-from mlflow_yolo.tracking.stores.store import check_store, ensure_store
-from mlflow_yolo.tracking.stores.target import Target
-from mlflow_yolo.training.arguments import (
+from mlflow_yolo.models.arguments import (
     check_arguments,
     check_device,
     check_every_n_steps,
@@ -25,9 +19,16 @@ from mlflow_yolo.training.arguments import (
     check_optimizer,
     check_positive,
 )
-from mlflow_yolo.training.checkpoint import read_model
+from mlflow_yolo.models.checkpoint import read_model
+from mlflow_yolo.models.data import default_imgsz
+from mlflow_yolo.tracking.delivery.run_file import read_run_file
+from mlflow_yolo.tracking.events.tracked_training import keep_active
+from mlflow_yolo.tracking.run import open_run
+from mlflow_yolo.tracking.stores.addresses import without_password
+from mlflow_yolo.tracking.stores.store import check_store, ensure_store
+from mlflow_yolo.tracking.stores.target import Target
 from mlflow_yolo.training.job import JOB, RESULT, read_json, run_job, write_json
-from mlflow_yolo.training.plan import Plan, Stage, default_imgsz
+from mlflow_yolo.training.plan import Plan, Stage
 from mlflow_yolo.training.resuming import Interrupted, find_interrupted
 
 

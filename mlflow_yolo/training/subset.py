@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from mlflow_yolo.datasets.dataset import Dataset, load_dataset
-from mlflow_yolo.training.data import localise
+from mlflow_yolo.models.data import localise
 
 
 def train_subset(dataset: Dataset, directory: Path) -> Dataset:

@@ -6,14 +6,15 @@ from typing import Any
 
 from mlflow_yolo.blocks import read_blocks
 from mlflow_yolo.datasets.dataset import Dataset, load_dataset
+from mlflow_yolo.models import checkpoint
+from mlflow_yolo.models.data import localise
 from mlflow_yolo.tracking.events.callbacks import TrainingCallbacks, attach
 from mlflow_yolo.tracking.events.earlier import EarlierAttempts
 from mlflow_yolo.tracking.events.final_values import FinalValues
 from mlflow_yolo.tracking.events.model_files import log_model
 from mlflow_yolo.tracking.run import TrackedRun
-from mlflow_yolo.training import checkpoint, results
+from mlflow_yolo.training import results
 from mlflow_yolo.training.block_table import block_table
-from mlflow_yolo.training.data import localise
 from mlflow_yolo.training.measurement import measure
 from mlflow_yolo.training.plan import Plan, Stage, default_arguments
 from mlflow_yolo.training.subset import train_subset

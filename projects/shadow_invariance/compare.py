@@ -22,6 +22,8 @@ from mlflow_yolo.cli import INT, TEXT, cli, common_options, main, option
 from mlflow_yolo.datasets.dataset import DOMAIN_KEY, Dataset
 from mlflow_yolo.exceptions import ArgumentError, DatasetError
 from mlflow_yolo.figures.encode import png_bytes
+from mlflow_yolo.models.arguments import check_positive, parse_arguments
+from mlflow_yolo.models.data import default_imgsz
 from mlflow_yolo.studies.driver import settle, train_pending
 from mlflow_yolo.studies.freeze_ablation import open_parent
 from mlflow_yolo.studies.freeze_analysis import Child
@@ -33,8 +35,6 @@ from mlflow_yolo.tracking.run import TrackedRun
 from mlflow_yolo.tracking.stores.addresses import without_password
 from mlflow_yolo.tracking.stores.store import prepare_store
 from mlflow_yolo.tracking.stores.target import Target, resolve_target
-from mlflow_yolo.training.arguments import check_positive, parse_arguments
-from mlflow_yolo.training.plan import default_imgsz
 from mlflow_yolo.training.results import log_dataset
 
 _DOMAIN = "log-chromaticity"

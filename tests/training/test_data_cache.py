@@ -8,7 +8,7 @@ import yaml
 
 from mlflow_yolo.datasets.dataset import Dataset, load_dataset
 from mlflow_yolo.datasets.digits import generate
-from mlflow_yolo.training.data import localise
+from mlflow_yolo.models.data import localise
 from mlflow_yolo.training.data_cache import warm_label_caches
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from mlflow_yolo.training.checkpoint import read_model
+from mlflow_yolo.models.checkpoint import read_model
 from mlflow_yolo.training.job import run_job
 from mlflow_yolo.training.plan import Plan, Stage
 

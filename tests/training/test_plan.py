@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlflow_yolo.datasets.dataset import load_dataset
-from mlflow_yolo.training.plan import Plan, Stage, default_arguments, default_imgsz
+from mlflow_yolo.models.data import default_imgsz
+from mlflow_yolo.training.plan import Plan, Stage, default_arguments
 
 PLAN = Plan(
     model="m.pt",

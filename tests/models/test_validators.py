@@ -12,7 +12,7 @@ from mlflow_yolo import checkpoints
 from mlflow_yolo.datasets.dataset import load_dataset
 from mlflow_yolo.datasets.digits import generate
 from mlflow_yolo.detection.samples import Sample
-from mlflow_yolo.training.data import localise
+from mlflow_yolo.models.data import localise
 from mlflow_yolo.training.measurement import Measurement, measure
 
 pytestmark = pytest.mark.slow

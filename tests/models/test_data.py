@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from mlflow_yolo.datasets.dataset import load_dataset
-from mlflow_yolo.training.data import localise
+from mlflow_yolo.models.data import localise
 
 
 def test_a_relative_path_becomes_absolute_and_the_users_file_stays(

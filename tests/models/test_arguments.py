@@ -3,7 +3,7 @@
 import pytest
 
 from mlflow_yolo.exceptions import ArgumentError
-from mlflow_yolo.training import arguments
+from mlflow_yolo.models import arguments
 
 
 def test_leftover_words_become_typed_arguments() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mlflow_yolo.exceptions import CheckpointError
-from mlflow_yolo.training import checkpoint
+from mlflow_yolo.models import checkpoint
 
 
 class _Payload:

@@ -1,0 +1,1 @@
+"""Ultralytics models as the workflows take them: loaded, checked, validated."""
