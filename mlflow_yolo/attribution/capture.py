@@ -1,0 +1,119 @@
+"""One forward pass that keeps the outputs of chosen blocks and can be differentiated for any number of targets.
+
+The graph begins at the first of those blocks: what comes before costs no more than a plain forward pass. Gradients are
+asked for directly and never written into parameters, so a model in the middle of its training is left as it was.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlflow_yolo.attribution.outputs import Outputs, read_outputs
+
+
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """A forward pass of a batch.
+
+    Attributes:
+        outputs: The raw predictions, part of the graph.
+        decoded: The predictions as Ultralytics gives them to its suppression.
+        activations: By block, its output: (B, C, h, w).
+    """
+
+    outputs: Outputs
+    decoded: Any
+    activations: Mapping[int, Tensor]
+
+    def gradients(self, score: Tensor, blocks: Sequence[int], *, is_last: bool = False) -> dict[int, Tensor]:
+        """Return the derivative of a scalar by the outputs of some of the blocks.
+
+        Args:
+            score: A scalar made from `outputs`; summed over a batch it gives every image's gradient at once, since
+                images do not influence one another in evaluation mode.
+            blocks: Blocks of this pass.
+            is_last: Whether the graph is not needed again.
+
+        Returns:
+            By block, the shape of its output; 0 where the score does not depend on it.
+        """
+        inputs = [self.activations[block] for block in blocks]
+        found = torch.autograd.grad(score, inputs, retain_graph=not is_last, allow_unused=True)
+        return {
+            block: torch.zeros_like(output) if gradient is None else gradient
+            for block, output, gradient in zip(blocks, inputs, found, strict=True)
+        }
+
+
+@contextmanager
+def forward(
+    network: nn.Module, images: Tensor, blocks: Sequence[int], *, branch: str = "auto", needs_gradient: bool = True
+) -> Iterator[Pass]:
+    """Run a batch through a model and keep what is needed to explain it, for as long as the `with` block lasts.
+
+    The model is put into evaluation mode and its parameters out of the graph meanwhile, then back; no parameter, no
+    gradient and no buffer changes. Works inside `torch.inference_mode` and after a validation in it.
+
+    Args:
+        network: An Ultralytics model (`network.model` holds its blocks), fused or not.
+        images: (B, channels, height, width), values as the model was trained on.
+        blocks: Indices of the blocks to keep, at least one.
+        branch: Of an end-to-end model, see `read_outputs`.
+        needs_gradient: Whether gradients will be asked for.
+    """
+    children: Any = network.model
+    kept: dict[int, Tensor] = {}
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.set_grad_enabled(needs_gradient))
+        stack.enter_context(at_rest(network))
+        for index in sorted(set(blocks)):
+            handle = children[index].register_forward_hook(_keep(kept, index, needs_gradient=needs_gradient))
+            stack.callback(handle.remove)
+        raw = network(images.clone() if images.is_inference() else images)
+        yield Pass(read_outputs(children[-1], raw, branch=branch), raw[0], kept)
+
+
+def _keep(kept: dict[int, Tensor], index: int, *, needs_gradient: bool) -> Any:
+    """Return a hook that keeps a block's output; the first one becomes the root of the graph."""
+
+    def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        if needs_gradient and not output.requires_grad:
+            output = output.detach().requires_grad_()
+        kept[index] = output
+        return output
+
+    return hook
+
+
+@contextmanager
+def at_rest(network: nn.Module) -> Iterator[None]:
+    """Keep a model in evaluation mode and its parameters out of any graph, then give it back as it was.
+
+    A head keeps its anchors between calls; made in inference mode they can take no part in a graph, so they are set
+    aside.
+    """
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    training = [module for module in network.modules() if module.training]
+    head: Any = network.model[-1]  # type: ignore[index]
+    anchors = {name: vars(head)[name] for name in ("shape", "anchors", "strides") if name in vars(head)}
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        for module in training:
+            module.training = False
+        if hasattr(head, "shape"):
+            head.shape = None
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        for module in training:
+            module.training = True
+        for name in ("shape", "anchors", "strides"):
+            vars(head).pop(name, None)
+        vars(head).update(anchors)

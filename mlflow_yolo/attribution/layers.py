@@ -1,0 +1,95 @@
+"""At which block a target is best seen, and which blocks there are.
+
+The block before the head, which most recipes take, sees only the coarsest detection level: small and medium objects
+give it no gradient at all. A level's own input to the head sees five cells around the anchor and nothing else. The
+backbone's stage of the level's stride sees everything at the level's resolution, so it is the default.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlflow_yolo.attribution.capture import at_rest
+from mlflow_yolo.exceptions import ArgumentError
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The blocks of a model that a map can be made at.
+
+    Attributes:
+        strides: By block, input pixels a cell of its output; 0 for what is no grid (the head).
+        by_level: The default block of every detection level, finest first; of a classifier the one before the head.
+    """
+
+    strides: tuple[int, ...]
+    by_level: tuple[int, ...]
+
+    def check(self, block: int) -> int:
+        """Return `block`, counted from the end where it is negative.
+
+        Raises:
+            ArgumentError: There is no such block, or its output is no grid.
+        """
+        last = len(self.strides) - 1
+        index = block if block >= 0 else len(self.strides) + block
+        if not 0 <= index <= last or not self.strides[index]:
+            raise ArgumentError(
+                f"block={block} has no map: the model's blocks with a grid are 0 to {last - 1}. "
+                f"Use for example block={self.by_level[0]}."
+            )
+        return index
+
+    def finest_with(self, cells: int, imgsz: tuple[int, int]) -> int:
+        """Return the deepest block whose grid has at least so many cells for an input of (height, width) pixels."""
+        fitting = [i for i, s in enumerate(self.strides) if s and (imgsz[0] // s) * (imgsz[1] // s) >= cells]
+        return fitting[-1] if fitting else 0
+
+
+def read_layers(network: nn.Module) -> Layers:
+    """Return the blocks of an Ultralytics model; a small picture of zeros goes through it once.
+
+    Args:
+        network: The model, on any device; left as it is.
+
+    Raises:
+        ArgumentError: A model without blocks, such as an exported one.
+    """
+    blocks: Any = getattr(network, "model", None)
+    if not isinstance(blocks, nn.Sequential):
+        raise ArgumentError(f"{type(network).__name__} has no blocks to look into. Use a .pt checkpoint.")
+    sizes: list[int] = [0] * len(blocks)
+    side = 4 * int(max(getattr(network, "stride", torch.tensor([32.0]))))
+    handles = [
+        # YOLO blocks return one tensor; a head returns a tuple or a dictionary.
+        block.register_forward_hook(lambda module, inputs, output, i=i: sizes.__setitem__(i, _side_of(output)))
+        for i, block in enumerate(blocks)
+    ]
+    first = next(network.parameters())
+    try:
+        with torch.inference_mode(False), torch.no_grad(), at_rest(network):
+            network(torch.zeros(1, _channels(network, first), side, side, device=first.device, dtype=first.dtype))
+    finally:
+        for handle in handles:
+            handle.remove()
+    strides = tuple(side // size if size else 0 for size in sizes)
+    levels = [int(stride) for stride in getattr(blocks[-1], "stride", ())]
+    last = max((i for i, stride in enumerate(strides) if stride), default=0)
+    return Layers(strides, tuple(_stage(strides, level) for level in levels) or (last,))
+
+
+def _stage(strides: tuple[int, ...], stride: int) -> int:
+    """Return the block after the one that first reaches a stride: the stage that works at this resolution."""
+    first = strides.index(stride)
+    return first + 1 if first + 1 < len(strides) and strides[first + 1] == stride else first
+
+
+def _side_of(output: Any) -> int:
+    return int(output.shape[-1]) if isinstance(output, Tensor) and output.ndim == 4 else 0
+
+
+def _channels(network: nn.Module, first: Tensor) -> int:
+    yaml = getattr(network, "yaml", None) or {}
+    return int(yaml.get("channels", first.shape[1] if first.ndim == 4 else 3))
