@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlflow_yolo.datasets.dataset import load_dataset as load_dataset
     from mlflow_yolo.exceptions import MlflowYoloError as MlflowYoloError
+    from mlflow_yolo.explanation.explain import explain as explain
+    from mlflow_yolo.explanation.map import Map as Map
     from mlflow_yolo.studies.freeze_ablation import run_freeze_ablation as run_freeze_ablation
     from mlflow_yolo.studies.question import FreezeQuestion as FreezeQuestion
     from mlflow_yolo.tracking.autolog import autolog as autolog
@@ -22,8 +24,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "FreezeQuestion": "mlflow_yolo.studies.question",
+    "Map": "mlflow_yolo.explanation.map",
     "MlflowYoloError": "mlflow_yolo.exceptions",
     "autolog": "mlflow_yolo.tracking.autolog",
+    "explain": "mlflow_yolo.explanation.explain",
     "load_dataset": "mlflow_yolo.datasets.dataset",
     "load_statistics": "mlflow_yolo.tracking.blocks.statistics_files",
     "open_run": "mlflow_yolo.tracking.run",
@@ -34,9 +38,11 @@ _HOMES = {
 
 __all__ = [
     "FreezeQuestion",
+    "Map",
     "MlflowYoloError",
     "__version__",
     "autolog",
+    "explain",
     "load_dataset",
     "load_statistics",
     "open_run",

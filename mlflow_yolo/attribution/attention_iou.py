@@ -158,7 +158,7 @@ def _shares(maps: npt.NDArray[Any]) -> Floats:
     """Return (..., h, w) maps flattened and divided by their sums, (..., h w); nan rows where that is undefined."""
     if maps.ndim < 2 or 0 in maps.shape[-2:]:
         raise ShapeError(f"maps have shape {maps.shape}, expected (..., h, w) with at least one cell.")
-    flat = maps.reshape(*maps.shape[:-2], -1).astype(np.float64)
+    flat = maps.reshape(*maps.shape[:-2], maps.shape[-2] * maps.shape[-1]).astype(np.float64)
     if (flat < 0).any():
         raise InputError(f"a map has the negative value {np.nanmin(flat):g}: rectify signed maps (np.maximum(map, 0)).")
     # By the largest value first: the sum of a very large or very small map need not be a number.

@@ -17,9 +17,6 @@ from torch import Tensor
 
 from mlflow_yolo.exceptions import ArgumentError
 
-_TINY = 1e-7
-"""Keeps quotients finite; as in the implementation that the methods are compared with."""
-
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return the channels weighted by their mean gradient, negative sums cut off.
@@ -32,11 +29,13 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     """Return the channels weighted by their positive gradients, each place by its share in the class score.
 
+    The 1e-6 that keeps the share finite is that of grad-cam 1.5.7, so that maps compare; where gradients are far below
+    1e-3 it outweighs the rest of the denominator and favours places of large gradients.
+
     Source: Chattopadhay et al., Grad-CAM++, WACV 2018, equations 10 and 19.
     """
     squared, total = gradients**2, activations.sum((2, 3), keepdim=True)
-    share = squared / (2 * squared + total * squared * gradients + _TINY)
-    share = torch.where(gradients != 0, share, 0)
+    share = squared / (2 * squared + total * squared * gradients + 1e-6)
     return _weighted(activations, (gradients.relu() * share).sum((2, 3)))
 
 
@@ -46,7 +45,7 @@ def x_grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
     Source: Fu et al., Axiom-based Grad-CAM, BMVC 2020, equation 8.
     """
     total = activations.sum((2, 3))
-    return _weighted(activations, (gradients * activations).sum((2, 3)) / (total + _TINY))
+    return _weighted(activations, (gradients * activations).sum((2, 3)) / (total + 1e-7))
 
 
 def hires_cam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -132,11 +131,15 @@ def _weighted(activations: Tensor, weights: Tensor) -> Tensor:
 
 
 def _first_component(values: Tensor) -> Tensor:
-    """Return the projection on the first principal axis; the covariance of channels is far smaller than the data."""
-    batch, _, height, width = values.shape
+    """Return the projection on the first principal axis, from the smaller of the two covariances."""
+    batch, channels, height, width = values.shape
     rows = values.flatten(2).double()
     rows = rows - rows.mean(2, keepdim=True)
-    axis = torch.linalg.eigh(rows @ rows.transpose(1, 2)).eigenvectors[:, :, -1]
-    projected = torch.einsum("bcp,bc->bp", rows, axis)
+    if channels <= height * width:
+        axis = torch.linalg.eigh(rows @ rows.mT).eigenvectors[:, :, -1]
+        projected = torch.einsum("bcp,bc->bp", rows, axis)
+    else:
+        variances, places = torch.linalg.eigh(rows.mT @ rows)
+        projected = places[:, :, -1] * variances[:, -1:].clamp(min=0).sqrt()
     sign = torch.where(projected.amax(1) >= -projected.amin(1), 1.0, -1.0)
     return (projected * sign[:, None]).relu().reshape(batch, height, width).to(values.dtype)

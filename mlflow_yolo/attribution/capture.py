@@ -7,10 +7,12 @@ asked for directly and never written into parameters, so a model in the middle o
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from mlflow_yolo.attribution.outputs import Outputs, read_outputs
 
@@ -29,20 +31,19 @@ class Pass:
     decoded: Any
     activations: Mapping[int, Tensor]
 
-    def gradients(self, score: Tensor, blocks: Sequence[int], *, is_last: bool = False) -> dict[int, Tensor]:
-        """Return the derivative of a scalar by the outputs of some of the blocks.
+    def gradients(self, score: Tensor, blocks: Sequence[int]) -> dict[int, Tensor]:
+        """Return the derivative of a scalar by the outputs of some of the blocks; can be called again and again.
 
         Args:
             score: A scalar made from `outputs`; summed over a batch it gives every image's gradient at once, since
                 images do not influence one another in evaluation mode.
             blocks: Blocks of this pass.
-            is_last: Whether the graph is not needed again.
 
         Returns:
             By block, the shape of its output; 0 where the score does not depend on it.
         """
         inputs = [self.activations[block] for block in blocks]
-        found = torch.autograd.grad(score, inputs, retain_graph=not is_last, allow_unused=True)
+        found = torch.autograd.grad(score, inputs, retain_graph=True, allow_unused=True)
         return {
             block: torch.zeros_like(output) if gradient is None else gradient
             for block, output, gradient in zip(blocks, inputs, found, strict=True)
@@ -56,7 +57,8 @@ def forward(
     """Run a batch through a model and keep what is needed to explain it, for as long as the `with` block lasts.
 
     The model is put into evaluation mode and its parameters out of the graph meanwhile, then back; no parameter, no
-    gradient and no buffer changes. Works inside `torch.inference_mode` and after a validation in it.
+    gradient and no buffer changes. Works inside `torch.inference_mode` and after a validation in it. It calculates in
+    single precision, a half-precision model included: most gradients of one are too small for half precision.
 
     Args:
         network: An Ultralytics model (`network.model` holds its blocks), fused or not.
@@ -70,12 +72,27 @@ def forward(
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.set_grad_enabled(needs_gradient))
+        stack.enter_context(torch.autocast(images.device.type, enabled=False))
         stack.enter_context(at_rest(network))
         for index in sorted(set(blocks)):
             handle = children[index].register_forward_hook(_keep(kept, index, needs_gradient=needs_gradient))
             stack.callback(handle.remove)
-        raw = network(images.clone() if images.is_inference() else images)
+        raw = run_single(network, images)
         yield Pass(read_outputs(children[-1], raw, branch=branch), raw[0], kept)
+
+
+def run_single(network: nn.Module, images: Tensor) -> Any:
+    """Return what a model gives for a batch in single precision, whatever its own; outside inference mode."""
+    tensors = chain(network.named_parameters(), network.named_buffers())
+    singles = {name: (tensor, _single(tensor)) for name, tensor in tensors if tensor.is_floating_point()}
+    changed = {name: single for name, (tensor, single) in singles.items() if single is not tensor}
+    return functional_call(network, changed, (_single(images),))
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """Return the tensor, or a copy that can be part of a graph: of at least 32 bits, not made in inference mode."""
+    dtype = torch.promote_types(tensor.dtype, torch.float32)
+    return tensor.to(dtype, copy=tensor.is_inference())
 
 
 def _keep(kept: dict[int, Tensor], index: int, *, needs_gradient: bool) -> Any:

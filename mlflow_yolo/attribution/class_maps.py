@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mlflow_yolo.exceptions import ArgumentError
+
 LEAST_CELLS = 16
 """With fewer places than this a map shows next to nothing."""
 
@@ -55,12 +57,18 @@ class ClassifierFeatures:
 
 @contextmanager
 def watch_classifier(network: nn.Module) -> Iterator[ClassifierFeatures]:
-    """Keep the features of every batch that goes through an Ultralytics classifier, for as long as the block lasts."""
+    """Keep the features of every batch that goes through an Ultralytics classifier, for as long as the block lasts.
+
+    Raises:
+        ArgumentError: Not a classifier.
+    """
     head: Any = network.model[-1]  # type: ignore[index]
-    seen = ClassifierFeatures(head.linear.weight.detach())
+    if not isinstance(getattr(head, "linear", None), nn.Linear):
+        raise ArgumentError(f"{type(head).__name__} has no class maps: only a classifier has. Use map_targets.")
+    seen = ClassifierFeatures(head.linear.weight.detach().float())
 
     def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        seen.features = output.detach()
+        seen.features = output.detach().float()
 
     handle = head.conv.register_forward_hook(keep)
     try:

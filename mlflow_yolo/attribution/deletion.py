@@ -70,13 +70,13 @@ def deletion_insertion(
         raise ShapeError(f"images have shape {tuple(images.shape)}, expected (1, C, H, W): pass one image.")
     if steps < 1 or batch < 1:
         raise ArgumentError(f"steps={steps}, batch={batch}: both must be at least 1.")
-    values = torch.as_tensor(map).detach().to(images.device, torch.float32)
+    values = torch.as_tensor(map).detach().to("cpu", torch.float64)
     if values.ndim != 2 or not values.numel():
         raise ShapeError(f"the map has shape {tuple(values.shape)}, expected (h, w): pass one map.")
     if not (values.isfinite().all() and values.any()):
         return DeletionInsertion(float("nan"), float("nan"))
     with torch.no_grad():
-        rank = _rank(values, images.shape[2:], seed)
+        rank = _rank(values, images.shape[2:], images.device, seed)
         scores = _scores(images, _filled(images, fill), rank, predict, steps, batch)
     deleted, inserted = scores[: steps + 1], torch.cat([scores[steps:], scores[:1]])
     return DeletionInsertion(*(float(torch.trapezoid(curve)) / steps for curve in (deleted, inserted)))
@@ -87,16 +87,15 @@ def random_map(shape: tuple[int, int], seed: int) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _rank(values: Tensor, size: torch.Size, seed: int) -> Tensor:
+def _rank(values: Tensor, size: torch.Size, device: torch.device, seed: int) -> Tensor:
     """Return (H, W) the place of each pixel in the order of falling map values, from 0."""
-    # By the largest value, as interpolating values near the limits of float32 would make them equal.
-    whole = functional.interpolate((values / values.abs().max())[None, None], size=size, mode="bilinear")[
-        0, 0
-    ].flatten()
-    shuffled = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed)).to(whole.device)
+    # By the largest value before the change to float32, in which a very small map would be all zeros.
+    scaled = (values / values.abs().max()).to(device, torch.float32)
+    whole = functional.interpolate(scaled[None, None], size=size, mode="bilinear")[0, 0].flatten()
+    shuffled = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed)).to(device)
     order = shuffled[torch.argsort(whole[shuffled], descending=True, stable=True)]
     rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order), device=order.device)
+    rank[order] = torch.arange(len(order), device=device)
     return rank.reshape(size)
 
 

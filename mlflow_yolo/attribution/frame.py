@@ -30,15 +30,22 @@ class Frame:
     def letterbox(cls, original: tuple[int, int], input: tuple[int, int]) -> "Frame":
         """Return the frame of an image that was scaled to fit and padded evenly, as detectors take it."""
         gain = min(input[0] / original[0], input[1] / original[1])
-        pad = [round((inside - round(side * gain)) / 2 - 0.1) for side, inside in zip(original, input, strict=True)]
-        return cls(original, input, (gain, gain), (float(pad[0]), float(pad[1])))
+        resized = [max(round(side * gain), 1) for side in original]
+        # A tenth of a pixel decides where an odd one goes: as Ultralytics' LetterBox has it.
+        top, left = (round((inside - side) / 2 - 0.1) for side, inside in zip(resized, input, strict=True))
+        return cls(original, input, (resized[0] / original[0], resized[1] / original[1]), (top, left))
 
     @classmethod
     def centre_crop(cls, original: tuple[int, int], input: tuple[int, int]) -> "Frame":
-        """Return the frame of an image whose shorter side was scaled to fill the input, as classifiers take it."""
-        gain = max(input[0] / original[0], input[1] / original[1])
-        pad = [-round((round(side * gain) - inside) / 2) for side, inside in zip(original, input, strict=True)]
-        return cls(original, input, (gain, gain), (float(pad[0]), float(pad[1])))
+        """Return the frame of an image as classifiers take it.
+
+        For a square input the shorter side is scaled to fill it and the longer one cropped evenly; for another the
+        image is stretched.
+        """
+        short = min(original)
+        resized = [int(input[0] * side / short) for side in original] if input[0] == input[1] else input
+        top, left = (-round((side - inside) / 2) for side, inside in zip(resized, input, strict=True))
+        return cls(original, input, (resized[0] / original[0], resized[1] / original[1]), (top, left))
 
     def to_input(self, boxes: npt.NDArray[Any]) -> Floats:
         """Return boxes (N, 4) xyxy of the image as pixels of the input."""

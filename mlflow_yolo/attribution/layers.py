@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlflow_yolo.attribution.capture import at_rest
+from mlflow_yolo.attribution.capture import at_rest, run_single
 from mlflow_yolo.exceptions import ArgumentError
 
 
@@ -42,9 +42,12 @@ class Layers:
             )
         return index
 
-    def finest_with(self, cells: int, imgsz: tuple[int, int]) -> int:
-        """Return the deepest block whose grid has at least so many cells for an input of (height, width) pixels."""
-        fitting = [i for i, s in enumerate(self.strides) if s and (imgsz[0] // s) * (imgsz[1] // s) >= cells]
+    def deepest_with(self, cells: int, imgsz: tuple[int, int]) -> int:
+        """Return the deepest block whose grid has so many cells for an input of (height, width) pixels, or block 0."""
+        height, width = imgsz
+        fitting = [
+            i for i, stride in enumerate(self.strides) if stride and -(-height // stride) * -(-width // stride) >= cells
+        ]
         return fitting[-1] if fitting else 0
 
 
@@ -61,7 +64,8 @@ def read_layers(network: nn.Module) -> Layers:
     if not isinstance(blocks, nn.Sequential):
         raise ArgumentError(f"{type(network).__name__} has no blocks to look into. Use a .pt checkpoint.")
     sizes: list[int] = [0] * len(blocks)
-    side = 4 * int(max(getattr(network, "stride", torch.tensor([32.0]))))
+    # Ultralytics gives classifiers, which take any size, a stride of 1.
+    side = 4 * max(32, *(int(stride) for stride in getattr(network, "stride", ())))
     handles = [
         # YOLO blocks return one tensor; a head returns a tuple or a dictionary.
         block.register_forward_hook(lambda module, inputs, output, i=i: sizes.__setitem__(i, _side_of(output)))
@@ -70,7 +74,7 @@ def read_layers(network: nn.Module) -> Layers:
     first = next(network.parameters())
     try:
         with torch.inference_mode(False), torch.no_grad(), at_rest(network):
-            network(torch.zeros(1, _channels(network, first), side, side, device=first.device, dtype=first.dtype))
+            run_single(network, torch.zeros(1, _channels(network, first), side, side, device=first.device))
     finally:
         for handle in handles:
             handle.remove()

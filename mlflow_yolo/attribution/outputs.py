@@ -6,6 +6,7 @@ detection would have no gradient.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -40,13 +41,13 @@ class DetectionOutputs:
     prototypes: Tensor | None = None
     is_end_to_end: bool = False
 
-    @property
+    @cached_property
     def levels(self) -> Tensor:
         """(A,) the detection level of every anchor, counted from the finest."""
         cells = torch.tensor([height * width for height, width in self.sizes], device=self.logits.device)
         return torch.arange(len(self.sizes), device=self.logits.device).repeat_interleave(cells)
 
-    @property
+    @cached_property
     def centres(self) -> Tensor:
         """(A, 2) centre x, y of every anchor's cell, pixels of the input."""
         parts = []
@@ -55,14 +56,14 @@ class DetectionOutputs:
             parts.append((torch.stack((x, y), dim=-1).reshape(-1, 2) + 0.5) * stride)
         return torch.cat(parts).to(self.logits.device)
 
-    @property
+    @cached_property
     def boxes(self) -> Tensor:
         """(B, 4, A) xyxy, pixels of the input; of rotated boxes before they are rotated."""
         centres = self.centres.T
         return torch.cat((centres - self.distances[:, :2], centres + self.distances[:, 2:]), dim=1)
 
     def mask_logits(self, image: int, anchor: int) -> Tensor:
-        """Return the mask of one anchor: (H, W) logits on the prototypes' grid.
+        """Return the mask of one anchor: (H, W) logits on the prototypes' grid, not cut to its box.
 
         Raises:
             ArgumentError: The model predicts no masks.
@@ -106,38 +107,45 @@ def read_outputs(head: Any, raw: Any, *, branch: str = "auto") -> Outputs:
         return ClassificationOutputs(predictions)
     if not isinstance(predictions, Mapping):
         raise ArgumentError(f"{type(head).__name__} predicts neither boxes nor classes. Use a YOLO model.")
-    chosen, is_end_to_end = _branch(head, predictions, branch)
+    name = _branch_name(head, predictions, branch)
+    chosen = predictions[name] if name else predictions
     if "scores" not in chosen:
         raise ArgumentError(
             f"{type(head).__name__} has no class logits for its anchors. Use a YOLO v8, 11 or 26 model."
         )
     strides = tuple(float(stride) for stride in head.stride)
     sizes = tuple((int(level.shape[-2]), int(level.shape[-1])) for level in chosen["feats"])
-    outputs = DetectionOutputs(
+    return DetectionOutputs(
         logits=chosen["scores"],
-        distances=head.dfl(chosen["boxes"]) * _strides_of_anchors(sizes, strides).to(chosen["scores"].device),
+        distances=_distances(chosen["boxes"], sizes, strides),
         sizes=sizes,
         strides=strides,
         coefficients=chosen.get("mask_coefficient"),
         # In the dictionary of a one-to-one head they are detached.
         prototypes=decoded[1] if isinstance(decoded, tuple) else None,
-        is_end_to_end=is_end_to_end,
+        is_end_to_end=name == "one2one",
     )
-    return outputs
 
 
-def _branch(head: Any, predictions: Mapping[str, Any], branch: str) -> tuple[Mapping[str, Any], bool]:
-    """Return the predictions of one branch; a fused model has one, in a dictionary of its own or not."""
-    end_to_end = bool(getattr(head, "end2end", False))
+def _branch_name(head: Any, predictions: Mapping[str, Any], branch: str) -> str | None:
+    """Return the key of the branch in the predictions; None for a head that has, or kept, only the one-to-many one."""
     if "one2many" not in predictions:
-        if branch == "one2one" and not end_to_end:
-            raise ArgumentError("branch=one2one does not exist in this model. Use branch=auto.")
-        return predictions, end_to_end
-    name = branch if branch != "auto" else "one2one" if end_to_end else "one2many"
-    if not predictions.get(name):
+        if branch == "one2one":
+            raise ArgumentError("branch=one2one is not in this model, or was removed when it was fused. Use auto.")
+        return None
+    auto = "one2one" if getattr(head, "end2end", False) else "one2many"
+    name = auto if branch == "auto" else branch
+    # A removed branch is an empty dictionary, or one of prototypes alone.
+    if "scores" not in predictions[name] and name != auto:
         raise ArgumentError(f"branch={name} was removed when the model was fused. Use branch=auto.")
-    return predictions[name], name == "one2one"
+    return name
 
 
-def _strides_of_anchors(sizes: tuple[tuple[int, int], ...], strides: tuple[float, ...]) -> Tensor:
-    return torch.cat([torch.full((h * w,), stride) for (h, w), stride in zip(sizes, strides, strict=True)])
+def _distances(boxes: Tensor, sizes: tuple[tuple[int, int], ...], strides: tuple[float, ...]) -> Tensor:
+    """Return (B, 4, A) pixels from the raw (B, 4 x bins, A): each a distribution over bins, or a number of its own."""
+    batch, channels, n_anchors = boxes.shape
+    if channels > 4:
+        shares = boxes.view(batch, 4, channels // 4, n_anchors).softmax(2)
+        boxes = torch.einsum("bdka,k->bda", shares, torch.arange(channels // 4).to(shares))
+    cells = torch.cat([torch.full((h * w,), stride) for (h, w), stride in zip(sizes, strides, strict=True)])
+    return boxes * cells.to(boxes)

@@ -52,7 +52,7 @@ class ClassLogit:
 
     def terms(self, outputs: Outputs, image: int) -> Terms:
         """Return one term, in logits."""
-        return _at(outputs, _logits(outputs, self.class_id)[image], [self.anchor])
+        return _at(outputs, _logits(outputs, image, self.class_id), [self.anchor])
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ClassInImage:
 
     def terms(self, outputs: Outputs, image: int) -> Terms:
         """Return a term for each detection, in logits."""
-        logits = _logits(outputs, self.class_id)[image]
+        logits = _logits(outputs, image, self.class_id)
         return _at(outputs, logits, self.anchors or [int(logits.argmax())])
 
 
@@ -89,7 +89,7 @@ class Object:
 
     def terms(self, outputs: Outputs, image: int) -> Terms:
         """Return one term, in logits."""
-        logits = _logits(outputs, self.class_id)[image]
+        logits = _logits(outputs, image, self.class_id)
         inside = anchors_inside(_detection(outputs), self.box)
         return _at(outputs, logits, [int(inside[logits[inside].argmax()])])
 
@@ -110,8 +110,7 @@ class Contrast:
 
     def terms(self, outputs: Outputs, image: int) -> Terms:
         """Return one term, a difference of logits."""
-        first, second = (_logits(outputs, class_id)[image] for class_id in (self.class_id, self.against))
-        return _at(outputs, first - second, [self.anchor])
+        return _at(outputs, _difference(outputs, image, self.class_id, self.against), [self.anchor])
 
 
 @dataclass(frozen=True)
@@ -145,13 +144,13 @@ class PredictedMask:
     anchor: int
 
     def terms(self, outputs: Outputs, image: int) -> Terms:
-        """Return one term, in logits; over the whole picture where the mask is empty."""
+        """Return one term, in logits; over the whole box where the mask is empty, over the picture without a box."""
         found = _detection(outputs)
         level = found.levels[_checked(found, [self.anchor])]
         logits = found.mask_logits(image, self.anchor)
-        inside = logits > 0
-        mean = logits[inside].mean() if bool(inside.any()) else logits.mean()
-        return Terms(mean.reshape(1), level)
+        box = _pixels_inside(found, found.boxes[image, :, self.anchor].detach(), logits)
+        chosen = next(pixels for pixels in (box & (logits > 0), box, torch.ones_like(box)) if bool(pixels.any()))
+        return Terms(logits[chosen].mean().reshape(1), level)
 
 
 @dataclass(frozen=True)
@@ -170,9 +169,10 @@ class ImageLogit:
         """Return one term, in logits."""
         if not isinstance(outputs, ClassificationOutputs):
             raise ArgumentError("a detector has no logit of a whole image: name a detection or a class.")
-        value = _logits(outputs, self.class_id)[image]
-        if self.against is not None:
-            value = value - _logits(outputs, self.against)[image]
+        if self.against is None:
+            value = _logits(outputs, image, self.class_id)
+        else:
+            value = _difference(outputs, image, self.class_id, self.against)
         return Terms(value.reshape(1), torch.zeros(1, dtype=torch.long, device=value.device))
 
 
@@ -195,11 +195,18 @@ def anchors_inside(outputs: DetectionOutputs, box: Sequence[float]) -> Tensor:
     return nearest
 
 
-def _logits(outputs: Outputs, class_id: int) -> Tensor:
+def _logits(outputs: Outputs, image: int, class_id: int) -> Tensor:
+    """Return the logits of a class in an image: (A,) of a detector, () of a classifier."""
     n_classes = outputs.logits.shape[1]
     if not 0 <= class_id < n_classes:
         raise ArgumentError(f"class {class_id} does not exist: the model has {n_classes}. Use 0 to {n_classes - 1}.")
-    return outputs.logits[:, class_id]
+    return outputs.logits[image, class_id]
+
+
+def _difference(outputs: Outputs, image: int, class_id: int, against: int) -> Tensor:
+    if class_id == against:
+        raise ArgumentError(f"class {class_id} against itself is always 0. Name two classes.")
+    return _logits(outputs, image, class_id) - _logits(outputs, image, against)
 
 
 def _detection(outputs: Outputs) -> DetectionOutputs:
@@ -208,17 +215,28 @@ def _detection(outputs: Outputs) -> DetectionOutputs:
     return outputs
 
 
-def _checked(outputs: DetectionOutputs, anchors: Sequence[int]) -> Tensor:
+def _checked(outputs: DetectionOutputs, anchors: Sequence[int]) -> list[int]:
     n_anchors = outputs.logits.shape[2]
     for anchor in anchors:
         if not 0 <= anchor < n_anchors:
             raise ArgumentError(
                 f"anchor {anchor} does not exist: this input has {n_anchors}. Use 0 to {n_anchors - 1}."
             )
-    return torch.tensor(list(anchors), dtype=torch.long, device=outputs.logits.device)
+    return list(anchors)
 
 
 def _at(outputs: Outputs, values: Tensor, anchors: Sequence[int]) -> Terms:
+    """Return the values (A,) at some anchors, each a term."""
     found = _detection(outputs)
     index = _checked(found, anchors)
     return Terms(values[index], found.levels[index])
+
+
+def _pixels_inside(outputs: DetectionOutputs, box: Tensor, grid: Tensor) -> Tensor:
+    """Return which pixels of the mask's grid (H, W) a box cuts out, as Ultralytics cuts masks."""
+    height, width = grid.shape
+    (rows, columns), stride = outputs.sizes[0], outputs.strides[0]
+    x1, y1, x2, y2 = box * box.new_tensor([width / columns, height / rows] * 2) / stride
+    x, y = torch.arange(width, device=grid.device), torch.arange(height, device=grid.device)
+    inside: Tensor = ((y >= y1) & (y < y2))[:, None] & ((x >= x1) & (x < x2))
+    return inside

@@ -1,4 +1,4 @@
-"""Does a confidence of 0.8 mean that 80 % are right? Reliability, calibration error, and errors made with confidence."""
+"""Does a confidence of 0.8 mean that 80 % are right? Reliability, calibration error, and confident errors."""
 
 from dataclasses import dataclass
 
@@ -60,6 +60,35 @@ class ConfidenceCounts:
     wrong: Ints
 
 
+@dataclass(frozen=True)
+class ConfidenceSummary:
+    """How confidence and being right go together, in a few numbers.
+
+    Attributes:
+        n: Predictions.
+        mean_conf: Their mean confidence; NaN for none.
+        accuracy: Share of them that is right; NaN for none.
+        n_bins: Bins of the calibration error.
+        error: Expected calibration error; NaN for none.
+        error_if_calibrated: What a calibrated model stays below in 95 of 100; NaN for none.
+        above: Confidence above which a prediction counts as confident.
+        n_confident: Predictions above it.
+        n_confident_errors: Wrong ones of them.
+        confident_mean_conf: Their mean confidence; NaN for none.
+    """
+
+    n: int
+    mean_conf: float
+    accuracy: float
+    n_bins: int
+    error: float
+    error_if_calibrated: float
+    above: float
+    n_confident: int
+    n_confident_errors: int
+    confident_mean_conf: float
+
+
 def reliability(confidence: Floats, is_correct: Bools, *, n_bins: int = N_BINS) -> Reliability:
     """Return accuracy against confidence in bins of equal width.
 
@@ -80,7 +109,7 @@ def reliability(confidence: Floats, is_correct: Bools, *, n_bins: int = N_BINS) 
     return Reliability(_edges(n_bins), mean_conf, accuracy, low, high, n.astype(np.int64))
 
 
-def error_if_calibrated(confidence: Floats, *, n_bins: int = N_BINS, n_draws: int = 400, seed: int = 0) -> float:
+def error_if_calibrated(confidence: Floats, *, n_bins: int = N_BINS, n_draws: int = 200, seed: int = 0) -> float:
     """Return the calibration error that a perfectly calibrated model with these confidences stays below in 95 of 100.
 
     The measured error of finite data is above 0 even then, the more the fewer images there are.
@@ -109,6 +138,34 @@ def error_if_calibrated(confidence: Floats, *, n_bins: int = N_BINS, n_draws: in
         right = np.bincount(place[generator.random(len(confidence)) < confidence], minlength=n_bins)
         errors.append(np.abs(right - expected).sum() / len(confidence))
     return float(np.quantile(errors, 0.95))
+
+
+def summarise(confidence: Floats, is_correct: Bools, *, n_bins: int = N_BINS, above: float = 0.9) -> ConfidenceSummary:
+    """Return the calibration error, what it would be by chance, and the confident errors.
+
+    Args:
+        confidence: (N,) in [0, 1].
+        is_correct: (N,) whether the prediction is right.
+        n_bins: Number of bins of the error.
+        above: Confidence above which a prediction counts as confident.
+
+    Raises:
+        ShapeError: The two differ in length.
+        ArgumentError: A confidence is not in 0 to 1, or there is no bin.
+    """
+    confident = confidence > above
+    return ConfidenceSummary(
+        n=len(confidence),
+        mean_conf=_mean(confidence),
+        accuracy=_mean(is_correct),
+        n_bins=n_bins,
+        error=reliability(confidence, is_correct, n_bins=n_bins).error,
+        error_if_calibrated=error_if_calibrated(confidence, n_bins=n_bins),
+        above=above,
+        n_confident=int(confident.sum()),
+        n_confident_errors=int((confident & ~is_correct).sum()),
+        confident_mean_conf=_mean(confidence[confident]),
+    )
 
 
 def confidence_counts(confidence: Floats, is_correct: Bools, *, n_bins: int = 20) -> ConfidenceCounts:
@@ -149,6 +206,10 @@ def high_confidence_errors(predictions: Predictions, *, above: float = 0.9) -> p
             "index": chosen.astype(np.int64),
         }
     )
+
+
+def _mean(values: Floats | Bools) -> float:
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def _edges(n_bins: int) -> Floats:

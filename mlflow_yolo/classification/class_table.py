@@ -1,6 +1,9 @@
 """One row per class: how many images, how many of them right, and what the others were taken for."""
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from mlflow_yolo.classification.confusion import confusion_matrix
@@ -19,7 +22,7 @@ def class_table(predictions: Predictions) -> pd.DataFrame:
         `precision` (NaN for a class never predicted); `f1` (NaN for one that is neither there nor predicted); `top5`,
         the share of its images with the true class among the first five; `mean_conf`, the mean confidence of whatever
         was predicted for them; `confused_with`, the class they are taken for most often (of several the first; empty
-        where there is none), and `confused_count`, how often. What is measured on the class's images is NaN without any.
+        where there is none), and `confused_count`, how often. What is measured on a class's images is NaN without any.
     """
     matrix = confusion_matrix(predictions)
     right, n, n_predicted = matrix.diagonal().copy(), matrix.sum(axis=1), matrix.sum(axis=0)
@@ -46,5 +49,5 @@ def class_table(predictions: Predictions) -> pd.DataFrame:
     )
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> Floats:
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+def _share(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Floats:
+    return np.asarray(np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0))

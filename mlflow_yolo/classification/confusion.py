@@ -57,7 +57,7 @@ def cluster_order(matrix: Ints) -> Ints:
     distance = closeness.max() - closeness
     np.fill_diagonal(distance, 0.0)
     tree = linkage(squareform(distance, checks=False), method="average", optimal_ordering=True)
-    return leaves_list(tree).astype(np.int64)
+    return np.asarray(leaves_list(tree), dtype=np.int64)
 
 
 def most_confused_classes(matrix: Ints, n: int) -> Ints:

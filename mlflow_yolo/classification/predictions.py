@@ -58,7 +58,7 @@ class Predictions:
     @cached_property
     def predicted(self) -> Ints:
         """(N,) the class of highest probability; of equal ones the first."""
-        return self.probabilities.argmax(axis=1).astype(np.int64)
+        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
 
     @cached_property
     def confidence(self) -> Floats:
@@ -73,7 +73,7 @@ class Predictions:
     @cached_property
     def is_correct(self) -> Bools:
         """(N,) whether the predicted class is the true one."""
-        return self.predicted == self.true
+        return np.asarray(self.predicted == self.true)
 
     @cached_property
     def rank(self) -> Ints:
@@ -81,7 +81,7 @@ class Predictions:
         own = np.take_along_axis(self.probabilities, self.true[:, None], axis=1)
         earlier = np.arange(len(self.names)) < self.true[:, None]
         before = (self.probabilities > own) | ((self.probabilities == own) & earlier)
-        return before.sum(axis=1, dtype=np.int64)
+        return np.asarray(before.sum(axis=1, dtype=np.int64))
 
     def _probability_of(self, classes: Ints) -> Floats:
         chosen = np.take_along_axis(self.probabilities, classes[:, None], axis=1)[:, 0]

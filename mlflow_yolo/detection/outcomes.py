@@ -127,7 +127,7 @@ def find_outcomes(
     taken = match_in_turn(pairs.only(same & (pairs.iou >= t_foreground)), len(image), len(gt_image))
     found = np.zeros(len(gt_image), dtype=np.bool_)
     found[taken[taken >= 0]] = True
-    kind, of_object, overlap = _kinds(pairs, same, taken, found, t_foreground, t_background)
+    kind, of_object, overlap = _kinds(pairs, same, taken, t_foreground, t_background)
     return Outcomes(
         image=image,
         row=row,
@@ -163,22 +163,21 @@ def match_in_turn(pairs: Pairs, n_detections: int, n_objects: int) -> Ints:
 
 
 def _kinds(
-    pairs: Pairs, same: Bools, taken: Ints, found: Bools, t_foreground: float, t_background: float
+    pairs: Pairs, same: Bools, taken: Ints, t_foreground: float, t_background: float
 ) -> tuple[Ints, Ints, Floats]:
     """Return kind, object and IoU (N,) of each detection; `same` (P,) marks the pairs of one class."""
     n = len(taken)
     own, own_iou = pairs.only(same).best(n)
     other, other_iou = pairs.only(~same).best(n)
-    used, used_iou = pairs.only(same & found[pairs.object]).best(n)
     nearest, nearest_iou = pairs.best(n)
-    of_match = pairs.only(taken[pairs.detection] == pairs.object)
-    matched_iou = of_match.best(n)[1]
+    taken_iou = pairs.only(taken[pairs.detection] == pairs.object).best(n)[1]
     rules = [
-        (Kind.RIGHT, taken >= 0, taken, matched_iou),
-        # A lower bound of 0 does not occur: pairs below t_background, which is positive, are not there and count as 0.
+        (Kind.RIGHT, taken >= 0, taken, taken_iou),
+        # Pairs below t_background are not there, so that without any the overlap is 0.
         (Kind.LOC, (own_iou >= t_background) & (own_iou <= t_foreground), own, own_iou),
         (Kind.CLS, other_iou >= t_foreground, other, other_iou),
-        (Kind.DUPE, used_iou >= t_foreground, used, used_iou),
+        # All objects of its class that it lies on are taken, else it had taken one.
+        (Kind.DUPE, own_iou > t_foreground, own, own_iou),
         (Kind.BKG, nearest_iou <= t_background, np.full(n, -1), np.zeros(n)),
         (Kind.BOTH, np.ones(n, dtype=np.bool_), nearest, nearest_iou),
     ]

@@ -3,21 +3,24 @@
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import numpy.typing as npt
-from matplotlib import colormaps
-from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 
 from mlflow_yolo.exceptions import ShapeError
 from mlflow_yolo.figures import style
+from mlflow_yolo.figures.confusion_matrix import (
+    BACKGROUND,
+    LONGEST_NAME,
+    MOST_NUMBERED_CLASSES,
+    draw_shares,
+    name_axes,
+)
 from mlflow_yolo.figures.lettering import legible
-from mlflow_yolo.figures.seed_range import Floats, as_floats
+from mlflow_yolo.figures.seed_range import as_floats
 
-MOST_NUMBERED_CLASSES = 12
 MOST_NAMED_CLASSES = 40
-BACKGROUND = "background"
+"""Fewer than in one matrix alone: the panels are small."""
 
 
 def confusion_grid(
@@ -68,6 +71,7 @@ def confusion_grid(
     if not looks:
         style.say_nothing_to_draw(figure, "There is no configuration to draw.")
         return figure
+    labels = [*(legible(name, longest=LONGEST_NAME) for name in names), BACKGROUND]
     panels = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
     image = None
     for i, axes in enumerate(panels.flat):
@@ -80,51 +84,23 @@ def confusion_grid(
             raise ShapeError(
                 f"matrices[{name!r}] has shape {values.shape} for {len(names)} class names. Pass ({size}, {size})."
             )
-        image = _draw(axes, values, name=name)
+        image = draw_shares(
+            axes,
+            values,
+            gid=f"confusion:{name}",
+            norm=Normalize(0, 1),
+            numbered=len(names) <= MOST_NUMBERED_CLASSES,
+            number_size=6.5,
+        )
         axes.set_title(style.short(name), loc="left", **style.lettering(color=looks[name].color, fontweight="bold"))
-        below = i + n_columns < len(looks)
-        _label(axes, names, x_named=not below, y_named=i % n_columns == 0)
+        name_axes(axes, labels, labels, most_named=MOST_NAMED_CLASSES, background=True)
+        lowest, leftmost = i + n_columns >= len(looks), i % n_columns == 0
+        axes.tick_params(labelbottom=lowest, labelleft=leftmost)
+        axes.xaxis.label.set_visible(lowest)
+        axes.yaxis.label.set_visible(leftmost)
     assert image is not None
     bar = figure.colorbar(
         image, ax=panels, fraction=0.03, pad=0.02, aspect=25, shrink=min(1.0, 4.0 / (n_rows * panel_in))
     )
     style.dress_color_bar(bar, label="share of the true class")
     return figure
-
-
-def _draw(axes: Axes, values: Floats, *, name: str) -> AxesImage:
-    """Draw one matrix, with numbers when its cells are large enough."""
-    colors = colormaps["Blues"].with_extremes(bad=style.MISSING_COLOR)
-    image = axes.imshow(np.ma.masked_invalid(values), cmap=colors, vmin=0, vmax=1, interpolation="nearest")
-    image.set_gid(f"confusion:{name}")
-    if len(values) <= MOST_NUMBERED_CLASSES + 1:
-        for row, column in np.argwhere(np.nan_to_num(values) >= 0.005):
-            value = values[row, column]
-            color = "white" if value > 0.55 else style.INK
-            text = "1" if value >= 0.995 else f"{value:.2f}"[1:]
-            axes.text(column, row, text, ha="center", va="center", **style.lettering(6.5, color=color))
-    return image
-
-
-def _label(axes: Axes, names: Sequence[str], *, x_named: bool, y_named: bool) -> None:
-    """Name the rows and columns; beyond 40 classes by index, the background always by name."""
-    size = len(names) + 1
-    if len(names) <= MOST_NAMED_CLASSES:
-        ticks, labels = list(range(size)), [legible(name, longest=18) for name in names] + [BACKGROUND]
-    else:
-        step = 10 if size <= 120 else 10 * math.ceil(size / 120)
-        ticks = [*range(0, size - 1 - step // 2, step), size - 1]
-        labels = [str(tick) for tick in ticks[:-1]] + [BACKGROUND]
-    style.dress(axes, grid=None)
-    font = style.lettering(6.5 if size > 20 else 7.5)
-    axes.set_xticks(ticks, labels, rotation=90, **font)
-    axes.set_yticks(ticks, labels, **font)
-    axes.tick_params(length=0, labelbottom=x_named, labelleft=y_named)
-    if x_named:
-        axes.set_xlabel("predicted", **style.lettering())
-    if y_named:
-        axes.set_ylabel("true", **style.lettering())
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.axhline(size - 1.5, color="#9a9a9a", linewidth=0.6)
-    axes.axvline(size - 1.5, color="#9a9a9a", linewidth=0.6)

@@ -66,7 +66,7 @@ class Mark:
 
     Raises:
         ShapeError: `box` is not four finite numbers.
-        ArgumentError: `kind` is none of the three.
+        ArgumentError: `box` is turned inside out, or `kind` is none of the three.
     """
 
     box: npt.NDArray[Any] | Sequence[float]
@@ -75,7 +75,9 @@ class Mark:
 
     def __post_init__(self) -> None:
         if np.shape(self.box) != (4,) or not np.isfinite(self.box).all():
-            raise ShapeError(f"a mark's box is x1, y1, x2, y2 as fractions, got {self.box}. Divide by width and height.")
+            raise ShapeError(f"a mark's box is four numbers x1, y1, x2, y2, got {self.box}. Pass fractions.")
+        if self.box[0] > self.box[2] or self.box[1] > self.box[3]:
+            raise ArgumentError(f"a mark's box {self.box} is turned inside out. Pass x1 <= x2 and y1 <= y2.")
         if self.kind not in MARK_COLORS:
             raise ArgumentError(f"kind={self.kind!r} is no kind of mark. Use one of: {', '.join(get_args(Kind))}.")
 
@@ -111,7 +113,7 @@ class Example:
 
 
 def example_strip(example: Example, *, size: int = 160, strength: float = 0.7) -> Pixels:
-    """Return the picture with its marks, and beside it the picture under each map.
+    """Return the picture with its marks, and beside it the picture in grey, so that colours are the map's, under each.
 
     Args:
         example: What is drawn.
@@ -124,10 +126,11 @@ def example_strip(example: Example, *, size: int = 160, strength: float = 0.7) -
     """
     height, width = panel_size(example.picture, size)
     picture = _resized(example.picture, (height, width))
-    panels = [("", picture)]
+    panels = [("picture", picture)]
+    below = grey(picture)
     for one in example.layers:
         over = layer(levels(one.values, limit=one.limit, signed=one.signed), (height, width), signed=one.signed)
-        panels.append((one.title, blend(picture, over, strength)))
+        panels.append((one.title, blend(below, over, strength)))
     top = _LINE + (_LINE if example.layers else 0)
     whole = len(panels) * width + (len(panels) - 1) * _GAP
     sheet = Image.new("RGB", (whole, top + height + (_LINE if example.caption else 0)), "white")
@@ -136,7 +139,8 @@ def example_strip(example: Example, *, size: int = 160, strength: float = 0.7) -
     for i, (name, pixels) in enumerate(panels):
         left = i * (width + _GAP)
         sheet.paste(Image.fromarray(pixels), (left, top))
-        _write(draw, (left, _LINE), name, width, fill=QUIET)
+        if example.layers:
+            _write(draw, (left, _LINE), name, width, fill=QUIET)
         _draw_marks(draw, example.marks, (left, top, width, height), labels=i == 0)
     _write(draw, (0, top + height + 1), example.caption, whole, fill=QUIET)
     return np.asarray(sheet)
@@ -168,6 +172,11 @@ def panel_size(picture: Pixels, size: int) -> tuple[int, int]:
     """Return height and width of a panel whose longer side is `size` pixels, in the picture's proportions."""
     h, w = picture.shape[:2]
     return max(1, round(size * h / max(h, w))), max(1, round(size * w / max(h, w)))
+
+
+def grey(picture: Pixels) -> Pixels:
+    """Return (H, W, 3) uint8 in shades of grey of the same luminance: 0.3 red, 0.59 green, 0.11 blue."""
+    return np.asarray(Image.fromarray(picture).convert("L").convert("RGB"))
 
 
 def _resized(picture: Pixels, size: tuple[int, int]) -> Pixels:

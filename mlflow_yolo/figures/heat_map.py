@@ -24,24 +24,27 @@ TOP = 254
 MOST_CELLS = 40
 """Cells a side that a map needs at most: a crop of 200 pixels shows no more."""
 _CELLS_PER_CELL = 4
-# Both are of even steps to the eye. Plasma without its pale end, which is lost on white; coolwarm: blue, white, red.
-_SEQUENTIAL = ("plasma", 0.0, 0.88)
-_DIVERGING = ("coolwarm", 0.0, 1.0)
+# Both are of even steps to the eye. What is pale is left out, since it is lost on a bright picture: plasma's last
+# yellow, and the middle of coolwarm, whose place the picture itself takes.
+_SEQUENTIAL = np.linspace(0.0, 0.88, TOP + 1)
+_DIVERGING = np.concatenate([np.linspace(0.0, 0.25, TOP // 2), [0.5], np.linspace(0.75, 1.0, TOP // 2)])
 
 
 @lru_cache(maxsize=2)
 def color_table(signed: bool) -> Pixels:
-    """Return the colour of each level, (255, 3) uint8 RGB; read-only."""
-    name, first, last = _DIVERGING if signed else _SEQUENTIAL
-    table = (255 * colormaps[name](np.linspace(first, last, TOP + 1))[:, :3]).round().astype(np.uint8)
+    """Return colour and opacity of each level, (255, 4) uint8 RGBA, not premultiplied; read-only."""
+    colors = colormaps["coolwarm"](_DIVERGING) if signed else colormaps["plasma"](_SEQUENTIAL)
+    steps = np.arange(TOP + 1)
+    shares = np.abs(2 * steps - TOP) / TOP if signed else steps / TOP
+    table: Pixels = np.rint(255 * np.column_stack([colors[:, :3], shares])).astype(np.uint8)
     table.setflags(write=False)
     return table
 
 
 def largest(values: npt.NDArray[Any], *, signed: bool = False) -> float:
     """Return the largest finite value (of a signed map: the largest size) or 0.0 where there is none above zero."""
-    finite = values[np.isfinite(values)].astype(np.float64)
-    return max(0.0, float((np.abs(finite) if signed else finite).max())) if finite.size else 0.0
+    known = _finite(values)
+    return max(0.0, float((np.abs(known) if signed else known).max(initial=0.0)))
 
 
 def levels(values: npt.NDArray[Any], *, limit: float | None = None, signed: bool = False) -> Pixels:
@@ -53,7 +56,7 @@ def levels(values: npt.NDArray[Any], *, limit: float | None = None, signed: bool
         signed: Level 127 is zero, 0 is -limit; otherwise level 0 is zero and what is below it.
 
     Returns:
-        (h, w) uint8. NaN counts as zero, and so does everything when the limit is 0.
+        (h, w) uint8. What is not finite counts as zero, and so does everything when the limit is 0.
 
     Raises:
         ShapeError: `values` is not (h, w) or has no cells.
@@ -64,8 +67,8 @@ def levels(values: npt.NDArray[Any], *, limit: float | None = None, signed: bool
     if limit is not None and not 0 <= limit < np.inf:
         raise ArgumentError(f"limit={limit} is no largest value of a map. Use a finite number, at least 0.")
     top = largest(values, signed=signed) if limit is None else float(limit)
-    known = np.nan_to_num(values.astype(np.float64), nan=0.0)
-    shares = np.clip(known / top if top > 0 else 0 * np.sign(known), -1.0 if signed else 0.0, 1.0)
+    cut = np.clip(_finite(values), -top if signed else 0.0, top)
+    shares = cut / top if top > 0 else cut
     return np.rint(TOP / 2 + TOP / 2 * shares if signed else TOP * shares).astype(np.uint8)
 
 
@@ -82,7 +85,7 @@ def layer(leveled: Pixels, size: tuple[int, int], *, signed: bool = False) -> Pi
         Opacity is proportional to the value's size: 0 at zero, 255 at the limit.
     """
     enlarged = np.rint(_resize(leveled.astype(np.float32), size)).astype(np.uint8)
-    return _painted(signed)[enlarged]
+    return np.take(color_table(signed), enlarged, axis=0)
 
 
 def blend(image: Pixels, over: Pixels, strength: float) -> Pixels:
@@ -98,14 +101,12 @@ def blend(image: Pixels, over: Pixels, strength: float) -> Pixels:
     return np.rint(below + (over[..., :3].astype(np.float32) - below) * opacity).astype(np.uint8)
 
 
-def overlay(
-    image: Pixels, values: npt.NDArray[Any], *, strength: float = 0.7, largest: float | None = None
-) -> Pixels:
+def overlay(image: Pixels, values: npt.NDArray[Any], *, strength: float = 0.7, largest: float | None = None) -> Pixels:
     """Return the image with a map over it.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        values: (h, w) map >= 0 that covers exactly the image; what is below zero or NaN counts as zero.
+        values: (h, w) map >= 0 that covers exactly the image; what is below zero or not finite counts as zero.
         strength: Opacity of the largest value, 0 to 1.
         largest: The value that gets the last colour, the same for maps to be compared; None means this map's own.
 
@@ -166,13 +167,13 @@ def crop(values: npt.NDArray[Any], box: Sequence[float] | npt.NDArray[Any]) -> n
         raise ArgumentError(f"box={(x1, y1, x2, y2)} is no part of a picture. Use x1 < x2 and y1 < y2 within 0 to 1.")
     h, w = values.shape
     size = (_cells((y2 - y1) * h), _cells((x2 - x1) * w))
-    return _resize(values.astype(np.float32), size, (x1 * w, y1 * h, x2 * w, y2 * h))
+    return _resize(_finite(values).astype(np.float32), size, (x1 * w, y1 * h, x2 * w, y2 * h))
 
 
 def shrunk(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Return the map, averaged down to at most 40 cells a side where it has more."""
     h, w = values.shape
-    few = values.astype(np.float32)
+    few = _finite(values).astype(np.float32)
     return few if max(h, w) <= MOST_CELLS else _resize(few, (min(h, MOST_CELLS), min(w, MOST_CELLS)))
 
 
@@ -181,6 +182,10 @@ def check_picture(image: npt.NDArray[Any]) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         found = f"{image.shape} {image.dtype}"
         raise ShapeError(f"a picture is (H, W, 3) uint8 RGB, got {found}. Convert grey or BGRA images before.")
+
+
+def _finite(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _resize(
@@ -193,11 +198,3 @@ def _resize(
 
 def _cells(extent: float) -> int:
     return int(min(MOST_CELLS, max(1, np.ceil(_CELLS_PER_CELL * extent))))
-
-
-@lru_cache(maxsize=2)
-def _painted(signed: bool) -> Pixels:
-    """Return (255, 4) uint8: colour and opacity of each level."""
-    steps = np.arange(TOP + 1)
-    shares = np.abs(2 * steps - TOP) / TOP if signed else steps / TOP
-    return np.column_stack([color_table(signed), np.rint(255 * shares).astype(np.uint8)])

@@ -1,10 +1,13 @@
-"""Data as Ultralytics takes it: the checked dataset, with a data.yaml whose paths are absolute."""
+"""Data as Ultralytics takes it, and where what comes of it is written."""
 
+import itertools
+import time
 from dataclasses import replace
 from pathlib import Path
 
 from mlflow_yolo.datasets.dataset import Dataset, write_ultralytics_yaml
 from mlflow_yolo.datasets.digits import EMBEDDED
+from mlflow_yolo.exceptions import ArgumentError
 
 DEFAULT_IMGSZ = 640
 EMBEDDED_IMGSZ = 128
@@ -22,3 +25,24 @@ def localise(dataset: Dataset, directory: Path) -> Dataset:
 def default_imgsz(data: str) -> int:
     """Return the input size for a dataset the user gave no size for: 128 for the embedded digits, else 640."""
     return EMBEDDED_IMGSZ if data in EMBEDDED else DEFAULT_IMGSZ
+
+
+def new_directory(output: Path, word: str) -> Path:
+    """Return a new folder below `output`, named after what is done in it and the time.
+
+    Raises:
+        ArgumentError: It cannot be made.
+    """
+    first = output.expanduser().resolve() / time.strftime(f"{word}-%Y%m%d-%H%M%S")
+    for number in itertools.count(1):
+        directory = first if number == 1 else first.with_name(f"{first.name}-{number}")
+        try:
+            directory.mkdir(parents=True)
+            return directory
+        except FileExistsError:
+            continue  # another one that started in the same second
+        except OSError as error:
+            raise ArgumentError(
+                f"output={output} cannot be written: {error.strerror or error}. Choose another folder with --output."
+            ) from error
+    raise AssertionError("counting does not end")

@@ -18,7 +18,7 @@ from ultralytics.utils import ops
 from mlflow_yolo.detection.samples import Sample
 
 
-class _Recording:
+class Recording:
     """Adds `samples` to a detection validator: one `Sample` per image, in the order of validation."""
 
     samples: list[Sample]
@@ -55,15 +55,15 @@ def _original(boxes: Any, truth: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.
     return np.asarray(scaled.cpu().numpy(), dtype=np.float64)
 
 
-class RecordingDetectionValidator(_Recording, DetectionValidator):  # type: ignore[misc]
+class RecordingDetectionValidator(Recording, DetectionValidator):  # type: ignore[misc]
     """`DetectionValidator` with `samples`."""
 
 
-class RecordingSegmentationValidator(_Recording, SegmentationValidator):  # type: ignore[misc]
+class RecordingSegmentationValidator(Recording, SegmentationValidator):  # type: ignore[misc]
     """`SegmentationValidator` with the boxes of its detections as `samples`."""
 
 
-class RecordingPoseValidator(_Recording, PoseValidator):  # type: ignore[misc]
+class RecordingPoseValidator(Recording, PoseValidator):  # type: ignore[misc]
     """`PoseValidator` with the boxes of its detections as `samples`."""
 
 

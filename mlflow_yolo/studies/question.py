@@ -18,6 +18,7 @@ from mlflow_yolo.models.arguments import (
 from mlflow_yolo.models.checkpoint import Model, read_model
 from mlflow_yolo.models.data import default_imgsz
 from mlflow_yolo.studies.study import Trial
+from mlflow_yolo.tracking.maps.schedule import check_interval
 from mlflow_yolo.training.plan import Plan, Stage
 
 STRATEGIES = ("single", "two_stage")
@@ -46,6 +47,7 @@ class FreezeQuestion:
         warmup_epochs2: Warm-up of stage 2, epochs.
         statistics: `off`, `default` or `all`.
         every_n_steps: Sample block statistics at every n-th optimizer step; None for what `statistics` says.
+        maps: Epochs between two sets of maps of where the model looks; `off`, or None for what 3 % of the time allow.
         trust: Load a checkpoint that names foreign classes.
         arguments: Further Ultralytics arguments.
     """
@@ -68,6 +70,7 @@ class FreezeQuestion:
     warmup_epochs2: float
     statistics: str
     every_n_steps: int | None = None
+    maps: int | str | None = None
     trust: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
@@ -105,6 +108,7 @@ def check_question(question: FreezeQuestion) -> CheckedQuestion:
         raise ArgumentError(f"strategy={question.strategy} does not exist. Use {' or '.join(STRATEGIES)}.")
     check_positive(epochs=question.epochs, epochs1=question.epochs1, epochs2=question.epochs2, batch=question.batch)
     check_every_n_steps(question.every_n_steps)
+    maps = check_interval(question.maps)
     imgsz = default_imgsz(question.data) if question.imgsz is None else check_imgsz(question.imgsz)
     optimizer = check_optimizer(question.optimizer)
     device = check_device(question.device)
@@ -130,6 +134,7 @@ def check_question(question: FreezeQuestion) -> CheckedQuestion:
             optimizer=optimizer,
             statistics=question.statistics,
             every_n_steps=question.every_n_steps,
+            maps=maps,
             arguments=arguments,
         )
 

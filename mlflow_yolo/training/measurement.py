@@ -10,11 +10,7 @@ import numpy as np
 from mlflow_yolo.datasets.dataset import Dataset
 from mlflow_yolo.detection.evaluation import evaluate
 from mlflow_yolo.detection.samples import Sample
-from mlflow_yolo.models import checkpoint
 from mlflow_yolo.tracking.events.final_values import FinalValues, read_final_values
-
-VALIDATION_ARGUMENTS = frozenset({"conf", "iou", "max_det", "classes", "single_cls", "agnostic_nms", "nms", "augment"})
-"""Ultralytics' training arguments that also decide how it validates."""
 
 
 @dataclass(frozen=True)
@@ -64,33 +60,25 @@ def measure(
         batch: Images a batch.
         device: A checked device.
         directory: Where Ultralytics may write.
-        arguments: The training's Ultralytics arguments; those of `VALIDATION_ARGUMENTS` count here too, so that all
+        arguments: The training's Ultralytics arguments; those that decide how it validates count here too, so that all
             splits are measured as the training itself validated.
 
     Returns:
         The measurement. AP by size comes from `detection.evaluation`; Ultralytics' own AP differs from it by up to
         1.2e-3 by formula and, where boxes leave the image, by clipping.
     """
-    from mlflow_yolo.models.validators import VALIDATORS
+    from mlflow_yolo.models.validation import validate
 
-    network = checkpoint.load(str(weights), task=dataset.task)
-    validator = VALIDATORS[dataset.task](
-        args={
-            **network.overrides,
-            "data": str(dataset.yaml),
-            "split": split,
-            "imgsz": imgsz,
-            "batch": batch,
-            "device": device,
-            **{name: value for name, value in (arguments or {}).items() if name in VALIDATION_ARGUMENTS},
-            "plots": False,
-            "rect": True,
-            "verbose": False,
-            "mode": "val",
-            "save_dir": str(directory),
-        }
+    validator = validate(
+        str(weights),
+        dataset,
+        split=split,
+        imgsz=imgsz,
+        batch=batch,
+        device=device,
+        directory=directory,
+        arguments=arguments,
     )
-    validator(model=network.model)
     samples = list(getattr(validator, "samples", ()))
     labels = getattr(validator, "labels", np.zeros((0, 2), dtype=np.int64))
     return Measurement(

@@ -41,6 +41,7 @@ class Plan:
         optimizer: An explicit optimizer, never `auto`.
         statistics: `off`, `default` or `all`, see `tracking.block_statistics.LEVELS`.
         every_n_steps: Sample every n-th optimizer step; None for what `statistics` says.
+        maps: Epochs between two sets of maps of where the model looks, None for what 3 % of the time allow, 0 for none.
         arguments: Further Ultralytics arguments by their own names.
     """
 
@@ -55,6 +56,7 @@ class Plan:
     optimizer: str
     statistics: str = "default"
     every_n_steps: int | None = None
+    maps: int | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -1,8 +1,6 @@
 """One tracked training from the command line, in this process, with Ultralytics' own output on the terminal."""
 
-import itertools
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,10 @@ from mlflow_yolo.models.arguments import (
     check_positive,
 )
 from mlflow_yolo.models.checkpoint import read_model
-from mlflow_yolo.models.data import default_imgsz
+from mlflow_yolo.models.data import default_imgsz, new_directory
 from mlflow_yolo.tracking.delivery.run_file import read_run_file
 from mlflow_yolo.tracking.events.tracked_training import keep_active
+from mlflow_yolo.tracking.maps.schedule import check_interval
 from mlflow_yolo.tracking.run import open_run
 from mlflow_yolo.tracking.stores.addresses import without_password
 from mlflow_yolo.tracking.stores.store import check_store, ensure_store
@@ -51,6 +50,7 @@ def run_training(
     tracking: Target,
     output: Path,
     every_n_steps: int | None = None,
+    maps: int | str | None = None,
     resume: str | None = None,
 ) -> str:
     """Train once and return the lines to print; see `studies.question.FreezeQuestion` for most of the arguments.
@@ -59,6 +59,7 @@ def run_training(
         resume: The directory, or the `last.pt`, of a training that was interrupted. It goes on as it was started, in
             its own run; of the other arguments only `trust` counts.
         every_n_steps: Optimizer steps between two samples of the block statistics.
+        maps: Epochs between two sets of maps, `off`, or None for what 3 % of the time allow.
 
     Raises:
         InputError: Something in the input cannot work; nothing has been trained.
@@ -85,10 +86,11 @@ def run_training(
         optimizer=check_optimizer(optimizer),
         statistics=statistics,
         every_n_steps=every_n_steps,
+        maps=check_interval(maps),
         arguments=check_arguments(arguments),
     )
     load_dataset(data, task=found.task)
-    directory = _new_directory(output)
+    directory = new_directory(output, "train")
     if not ensure_store(tracking.tracking_uri).reachable:
         print(f"note: {check_store(tracking.tracking_uri, journal_directory=directory).message}", file=sys.stderr)
     # A name of our own: MLflow would draw one from Python's global random numbers, which augmentation uses as well.
@@ -134,22 +136,6 @@ def _run(job: Mapping[str, Any], directory: Path) -> str:
 def _say_note(values: Mapping[str, Any]) -> None:
     if "note" in values:
         print(f"note: {values['note']}", file=sys.stderr)
-
-
-def _new_directory(output: Path) -> Path:
-    first = output.expanduser().resolve() / time.strftime("train-%Y%m%d-%H%M%S")
-    for number in itertools.count(1):
-        directory = first if number == 1 else first.with_name(f"{first.name}-{number}")
-        try:
-            directory.mkdir(parents=True)
-            return directory
-        except FileExistsError:
-            continue  # another training that started in the same second
-        except OSError as error:
-            raise ArgumentError(
-                f"output={output} cannot be written: {error.strerror or error}. Choose another folder with --output."
-            ) from error
-    raise AssertionError("counting does not end")
 
 
 def _summary(result: Mapping[str, Any], directory: Path) -> str:

@@ -110,6 +110,7 @@ def _train_stages(
             run,
             statistics=plan.statistics,
             every_n_steps=plan.every_n_steps,
+            maps=plan.maps,
             epoch_offset=done,
             n_epochs=plan.epochs,
             is_final=last,

@@ -38,6 +38,7 @@ def autolog(
     *,
     log_statistics: str | bool = "default",
     every_n_steps: int | None = None,
+    log_maps: bool | int = True,
     log_images: bool = True,
     log_models: bool = True,
     log_datasets: bool = True,
@@ -65,7 +66,10 @@ def autolog(
             steps that costs at most 1 % of their time) or `all` (every statistic at every step). True and False mean
             `default` and `off`.
         every_n_steps: Sample exactly every n-th optimizer step; None leaves it to `log_statistics`.
-        log_images: Log Ultralytics' plots and predictions, and the pictures of the statistics.
+        log_maps: Add maps of where the model looks to the image grid, of the same validation images in every run on the
+            same data: after the first epoch, the last, and as many between as 3 % of the time allow. A number: every so
+            many epochs. They need `log_images`.
+        log_images: Log Ultralytics' plots and predictions, the pictures of the statistics, and maps.
         log_models: Log `weights/best.pt`, `weights/last.pt`, exported files, and `model/`: the best checkpoint as a
             directory that `mlflow.register_model(f"runs:/{run_id}/model", name)` takes.
         log_datasets: Log the dataset as input of the run, with a digest of class names, image names and labels.
@@ -79,11 +83,12 @@ def autolog(
         silent: Say nothing: no notes, no warnings.
 
     Raises:
-        ArgumentError: `log_statistics` or `every_n_steps` is no possible value.
+        ArgumentError: `log_statistics`, `every_n_steps` or `log_maps` is no possible value.
     """
     options = check_options(
         log_statistics=log_statistics,
         every_n_steps=every_n_steps,
+        log_maps=log_maps,
         log_images=log_images,
         log_models=log_models,
         log_datasets=log_datasets,
@@ -103,6 +108,7 @@ def track(
     *,
     log_statistics: str | bool = "default",
     every_n_steps: int | None = None,
+    log_maps: bool | int = True,
     log_images: bool = True,
     log_models: bool = True,
     log_datasets: bool = True,
@@ -129,6 +135,7 @@ def track(
         model: An `ultralytics.YOLO`.
         log_statistics: See `autolog`, as for every option down to `silent`.
         every_n_steps: See `autolog`.
+        log_maps: See `autolog`.
         log_images: See `autolog`.
         log_models: See `autolog`.
         log_datasets: See `autolog`.
@@ -152,6 +159,7 @@ def track(
     options = check_options(
         log_statistics=log_statistics,
         every_n_steps=every_n_steps,
+        log_maps=log_maps,
         log_images=log_images,
         log_models=log_models,
         log_datasets=log_datasets,

@@ -26,6 +26,8 @@ from mlflow_yolo.tracking.events.training_values import (
     count_parameters,
     headline,
 )
+from mlflow_yolo.tracking.maps.schedule import OFF
+from mlflow_yolo.tracking.maps.training_maps import TrainingMaps
 from mlflow_yolo.tracking.run import TrackedRun
 from mlflow_yolo.tracking.run_reference import RunReference, reference_to
 
@@ -92,7 +94,8 @@ class TrainingCallbacks:
         defaults: Ultralytics' default arguments; those that differ become params.
         continues: The callbacks of the earlier stage, whose history and statistics are continued.
         earlier: What was logged before this training was interrupted, where it is being resumed.
-        log_images: Whether pictures of the statistics are logged.
+        log_images: Whether pictures are logged: of the statistics, and maps of where the model looks.
+        maps: Epochs between two sets of maps, None for what 3 % of the time allow, 0 for none.
         ambient: The exception that was being handled before the training began; it is not the training's.
 
     Attributes:
@@ -114,6 +117,7 @@ class TrainingCallbacks:
         continues: "TrainingCallbacks | None" = None,
         earlier: EarlierAttempts | None = None,
         log_images: bool = True,
+        maps: int | None = None,
         ambient: BaseException | None = None,
     ) -> None:
         self.run = run
@@ -138,6 +142,8 @@ class TrainingCallbacks:
         }
         if statistics != "off":
             self._blocks = continues._blocks if continues else self._new_blocks()
+        self._maps_every = maps if log_images else OFF
+        self._maps: TrainingMaps | None = continues._maps if continues else self._new_maps()
         self._failed: set[str] = set()
         self._in_epoch = self._has_validated = False
         self._epoch_start = self._batch_start = 0.0
@@ -232,6 +238,7 @@ class TrainingCallbacks:
         self.run.log_metrics({**values, EPOCH_SECONDS: seconds}, step=epoch)
         if self._blocks:
             self._blocks.end_epoch(epoch=epoch, n_epochs=self._n_epochs)
+        self._log_maps(trainer, epoch=epoch, seconds=seconds)
         if self._report:
             self._report({"epoch": epoch, "epochs": self._n_epochs or trainer.epochs, "metric": name, "value": value})
 
@@ -252,6 +259,8 @@ class TrainingCallbacks:
         """Give the trainer back as it was; runs after success, failure and interruption alike."""
         if self._blocks:
             self._blocks.stop(is_final=self._is_final or propagating(self._ambient) is not None)
+        if self._maps:
+            self._maps.stop()
         if self._is_copy and isinstance(self.run, TrackedRun):
             self.run.close(keep_active=True)
 
@@ -298,9 +307,37 @@ class TrainingCallbacks:
         self._is_copy = True
         if self._block_settings["level"] != "off":
             self._blocks = self._new_blocks()
+        self._maps = self._new_maps()
 
     def _new_blocks(self) -> BlockStatistics:
         return BlockStatistics(self.run, **self._block_settings)
+
+    def _new_maps(self) -> TrainingMaps | None:
+        if self._maps_every == OFF:
+            return None
+        return TrainingMaps(self.run, every_n_epochs=self._maps_every, report=self._report_maps)
+
+    def _log_maps(self, trainer: Any, *, epoch: int, seconds: float) -> None:
+        """Make maps if it is time for them; where that fails, or cannot be, none are made any more."""
+        if not self._maps:
+            return
+        try:
+            goes_on = self._maps.end_epoch(
+                trainer,
+                epoch=epoch,
+                n_epochs=self._n_epochs or int(trainer.epochs),
+                seconds=seconds,
+                is_last=self._is_final and bool(trainer.stop),
+            )
+        except Exception as error:
+            self._report_maps("maps", error)
+            goes_on = False
+        if not goes_on:
+            self._maps.stop()
+            self._maps = None
+
+    def _report_maps(self, what: str, error: Exception) -> None:
+        self.report_failure(what, error, keep_statistics=True)
 
     def _continue_history(self, trainer: Any) -> None:
         """Take over the epochs that the resumed training builds on; log those that a kill kept from the journal."""
@@ -314,7 +351,7 @@ class TrainingCallbacks:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without live parts: Ultralytics sends callbacks to the processes of a multi-GPU training."""
-        live = dict.fromkeys(("_report", "_ambient", "_blocks"))
+        live = dict.fromkeys(("_report", "_ambient", "_blocks", "_maps"))
         return {**self.__dict__, "run": reference_to(self.run), **live}
 
 

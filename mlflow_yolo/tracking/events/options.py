@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlflow_yolo.exceptions import ArgumentError
+from mlflow_yolo.tracking.maps.schedule import check_interval
 from mlflow_yolo.tracking.stores.addresses import without_password
 
 LEVELS = ("off", "default", "all")
@@ -17,6 +18,7 @@ class Options:
     Attributes:
         statistics: `off`, `default` or `all`.
         every_n_steps: Optimizer steps between two samples, None for about 20 samples an epoch.
+        maps: Epochs between two sets of maps, None for what 3 % of the time allow, 0 for none.
         log_images: Whether pictures are logged.
         log_models: Whether weights, the registrable model and exported files are logged.
         log_datasets: Whether datasets are logged as inputs.
@@ -31,6 +33,7 @@ class Options:
 
     statistics: str = "default"
     every_n_steps: int | None = None
+    maps: int | None = None
     log_images: bool = True
     log_models: bool = True
     log_datasets: bool = True
@@ -49,18 +52,24 @@ class Options:
 
 
 def check_options(
-    *, log_statistics: str | bool, every_n_steps: int | None, extra_tags: Mapping[str, Any] | None, **rest: Any
+    *,
+    log_statistics: str | bool,
+    every_n_steps: int | None,
+    log_maps: bool | int,
+    extra_tags: Mapping[str, Any] | None,
+    **rest: Any,
 ) -> Options:
     """Return the options that a user's arguments mean.
 
     Args:
         log_statistics: `off`, `default` or `all`; True and False mean `default` and `off`.
         every_n_steps: At least 1, or None.
+        log_maps: True, False, or a number of epochs.
         extra_tags: Tags; their values become text.
         rest: The other attributes of `Options` by name.
 
     Raises:
-        ArgumentError: A level that does not exist, or a number of steps below 1.
+        ArgumentError: A level that does not exist, or a number of steps or epochs below 1.
     """
     words = {True: "default", False: "off"}
     level = words[log_statistics] if isinstance(log_statistics, bool) else str(log_statistics).lower()
@@ -69,4 +78,5 @@ def check_options(
     if every_n_steps is not None and (isinstance(every_n_steps, bool) or int(every_n_steps) < 1):
         raise ArgumentError(f"every_n_steps={every_n_steps} samples nothing. Use 1 or more, or None.")
     tags = {str(key): str(value) for key, value in (extra_tags or {}).items()}
-    return Options(statistics=level, every_n_steps=every_n_steps, extra_tags=tags, **rest)
+    maps = check_interval(log_maps, name="log_maps")
+    return Options(statistics=level, every_n_steps=every_n_steps, maps=maps, extra_tags=tags, **rest)

@@ -90,6 +90,7 @@ class TrackedTraining:
             defaults=defaults,
             earlier=earlier.attempts if earlier else None,
             log_images=options.log_images,
+            maps=options.maps,
             ambient=ambient,
         )
         training = cls(trainer, run, options=options, callbacks=callbacks, is_adopted=adopted)

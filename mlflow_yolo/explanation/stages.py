@@ -1,0 +1,37 @@
+"""How far an explanation is, on the terminal: one bar for each of its stages."""
+
+import sys
+from collections.abc import Callable
+from types import TracebackType
+
+from tqdm import tqdm
+
+
+class Stages:
+    """A bar that is begun anew for every stage; nothing where the terminal is a file.
+
+    Use as a context manager.
+    """
+
+    def __init__(self) -> None:
+        self._bar: tqdm[None] | None = None
+
+    def __enter__(self) -> "Stages":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def begin(self, name: str, total: int, unit: str = "picture") -> Callable[[int], object]:
+        """Begin a stage and return what is told how much was done since."""
+        self._close()
+        bar: tqdm[None] = tqdm(total=total, desc=name, unit=unit, file=sys.stderr, disable=None, leave=False)
+        self._bar = bar
+        return lambda n: bar.update(n)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

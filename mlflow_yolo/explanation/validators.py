@@ -1,0 +1,72 @@
+"""Validators that keep what an explanation needs, from the passes that Ultralytics makes anyway."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from ultralytics.engine.validator import BaseValidator
+from ultralytics.models.yolo.classify import ClassificationValidator
+from ultralytics.models.yolo.obb import OBBValidator
+from ultralytics.utils import ops
+
+from mlflow_yolo.attribution.class_maps import watch_classifier
+from mlflow_yolo.models.validators import VALIDATORS, Recording
+
+
+class RecordingRotatedValidator(Recording, OBBValidator):  # type: ignore[misc]
+    """`OBBValidator` with `samples`: the upright boxes around its rotated ones, on both sides of the comparison."""
+
+    def update_metrics(self, preds: list[dict[str, Any]], batch: dict[str, Any]) -> None:
+        for index, pred in enumerate(preds):
+            truth = self._prepare_batch(index, batch)
+            upright = {**truth, "bboxes": _enclosing(truth["bboxes"])}
+            self.samples.append(self._sample({**pred, "bboxes": _enclosing(pred["bboxes"])}, upright))
+        OBBValidator.update_metrics(self, preds, batch)
+
+
+class ExplainingClassificationValidator(ClassificationValidator):  # type: ignore[misc]
+    """`ClassificationValidator` that keeps every probability, and the maps of the true and the predicted class.
+
+    Attributes:
+        true: (N,) int64.
+        probabilities: (N, C) float32.
+        maps: (N, 2, h, w) float32, in logits; see `attribution.class_maps`.
+    """
+
+    def init_metrics(self, model: Any) -> None:
+        """Begin to watch the features of the network inside Ultralytics' wrapper."""
+        super().init_metrics(model)
+        self._kept: list[tuple[Any, Any, Any]] = []
+        self._watching = watch_classifier(_network(model))
+        self._features = self._watching.__enter__()
+
+    def update_metrics(self, preds: Any, batch: dict[str, Any]) -> None:
+        """Keep one batch."""
+        super().update_metrics(preds, batch)
+        true = batch["cls"].long()
+        maps = self._features.maps(torch.stack((true, preds.argmax(1)), dim=1))
+        self._kept.append((true.cpu(), preds.float().cpu(), maps.float().cpu()))
+
+    def finalize_metrics(self) -> None:
+        """Stop watching."""
+        self._watching.__exit__(None, None, None)
+        true, probabilities, maps = (torch.cat(parts).numpy() for parts in zip(*self._kept, strict=True))
+        self.true, self.probabilities, self.maps = true.astype(np.int64), probabilities, maps
+        super().finalize_metrics()
+
+
+def _network(model: Any) -> Any:
+    """Return the model inside Ultralytics' backend."""
+    return model.model if getattr(model, "format", None) == "pt" else model
+
+
+def _enclosing(boxes: Any) -> Any:
+    """Return (N, 4) xyxy around rotated boxes (N, 5)."""
+    if not len(boxes):
+        return boxes[:, :4]
+    corners = ops.xywhr2xyxyxyxy(boxes)
+    return torch.cat((corners.amin(1), corners.amax(1)), dim=-1)
+
+
+EXPLAINED: dict[str, type[BaseValidator]] = {**VALIDATORS, "obb": RecordingRotatedValidator}
+"""The validator of each task with boxes; it has `samples`."""

@@ -1,0 +1,184 @@
+"""One explanation from the command line: a pass over a split, what came of it, and a run that keeps it."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from mlflow_yolo import __version__, keys
+from mlflow_yolo.attribution.cam import find_method
+from mlflow_yolo.classification.categories import Categories, read_categories
+from mlflow_yolo.datasets.dataset import Dataset, load_dataset
+from mlflow_yolo.exceptions import ArgumentError
+from mlflow_yolo.explanation.artifacts import log_findings, note, summary, write_findings
+from mlflow_yolo.explanation.classification_findings import CLOSED_FORM, explain_classifier
+from mlflow_yolo.explanation.detection_findings import explain_detector
+from mlflow_yolo.explanation.findings import Findings, Settings
+from mlflow_yolo.explanation.network import ExplainedModel, check_not_exported, open_model
+from mlflow_yolo.explanation.split import classify_split, detect_split
+from mlflow_yolo.explanation.stages import Stages
+from mlflow_yolo.models.arguments import check_device, check_imgsz, check_positive
+from mlflow_yolo.models.checkpoint import Model, read_model
+from mlflow_yolo.models.data import localise, new_directory
+from mlflow_yolo.tracking.run import TrackedRun, open_run
+from mlflow_yolo.tracking.stores.store import check_store, ensure_store
+from mlflow_yolo.tracking.stores.target import Target
+
+AUTO = "auto"
+
+
+def run_explain(
+    *,
+    data: str,
+    model: str,
+    split: str,
+    imgsz: int | None,
+    batch: int,
+    device: str,
+    categories: str | None,
+    trust: bool,
+    settings: Settings,
+    tracking: Target,
+    output: Path,
+) -> str:
+    """Explain a checkpoint on a split, keep everything in a run, and return the lines to print.
+
+    Args:
+        data: As for a training.
+        model: A checkpoint.
+        split: `val`, `test`, `train`, or `auto` for test where there is one.
+        imgsz: Input size, None for the one the model was trained with.
+        batch: Images a batch of the pass.
+        device: A device, or `auto`.
+        categories: A file with the categories of the classes, None for none.
+        trust: Load a checkpoint that names foreign classes.
+        settings: How much is looked at.
+        tracking: Where the run goes.
+        output: Folder below which files are written.
+
+    Raises:
+        InputError: Something in the input cannot work; nothing has been written.
+    """
+    check_positive(batch=batch)
+    _check_settings(settings)
+    check_not_exported(model)
+    found = read_model(model, trust=trust)
+    dataset = load_dataset(data, task=found.task)
+    chosen = _split(dataset, split)
+    opened = open_model(found.source, device=device, trust=trust)
+    _check_classes(opened, dataset)
+    if settings.block is not None:
+        opened.layers.check(settings.block)
+    groups = read_categories(Path(categories), opened.names) if categories else None
+    size = opened.imgsz if imgsz is None else check_imgsz(imgsz)
+    directory = new_directory(output, "explain")
+    if not ensure_store(tracking.tracking_uri).reachable:
+        print(f"note: {check_store(tracking.tracking_uri, journal_directory=directory).message}", file=sys.stderr)
+    name = tracking.run_name or (None if tracking.run_id else directory.name)
+    run = open_run(directory, **tracking.place, run_id=tracking.run_id, name=name, recover=False)
+    status = "FAILED"
+    try:
+        run.log_params({"model": _shown(found), "data": dataset.name, "split": chosen, "imgsz": size})
+        run.set_tags({keys.TAG_VERSION: __version__})
+        _log_dataset(run, dataset)
+        started = time.perf_counter()
+        findings = _explain(
+            found,
+            opened,
+            localise(dataset, directory),
+            chosen,
+            size,
+            batch,
+            check_device(device),
+            groups,
+            settings,
+            directory,
+        )
+        folder = write_findings(findings, directory)
+        log_findings(run, findings, folder)
+        run.log_metrics({"explain/seconds": time.perf_counter() - started})
+        run.set_tags({keys.TAG_NOTE: note(findings)})
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        run.close(status)
+    return f"{summary(findings)}\nreport: {folder / 'report.html'}"
+
+
+def _explain(
+    found: Model,
+    model: ExplainedModel,
+    dataset: Dataset,
+    split: str,
+    imgsz: int,
+    batch: int,
+    device: str,
+    groups: Categories | None,
+    settings: Settings,
+    directory: Path,
+) -> Findings:
+    facts = {
+        "model": _shown(found),
+        "data": f"{dataset.name} ({dataset.fingerprint}), {split}: {dataset.splits[split].n_images} images",
+        "input": f"{imgsz} px",
+    }
+    place: dict[str, Any] = {
+        "split": split,
+        "imgsz": imgsz,
+        "batch": batch,
+        "device": device,
+        "directory": directory / "measured",
+    }
+    with Stages() as stages:
+        if dataset.task == "classify":
+            classified = classify_split(found.source, dataset, **place)
+            return explain_classifier(
+                classified, model, root=dataset.root, settings=settings, groups=groups, facts=facts, stages=stages
+            )
+        detected = detect_split(found.source, dataset, **place)
+        return explain_detector(
+            detected,
+            model,
+            peer_block=max(block.index for block in found.blocks if block.part == "backbone"),
+            settings=settings,
+            groups=groups,
+            facts=facts,
+            stages=stages,
+        )
+
+
+def _split(dataset: Dataset, split: str) -> str:
+    if split == AUTO:
+        return "test" if "test" in dataset.splits else "val"
+    if split not in dataset.splits:
+        raise ArgumentError(f"split={split} does not exist in {dataset.name}. Use one of {', '.join(dataset.splits)}.")
+    return split
+
+
+def _check_settings(settings: Settings) -> None:
+    for name in ("per_class", "pairs", "pair_examples", "instances", "perturbed"):
+        if getattr(settings, name) < 0:
+            raise ArgumentError(f"{name}={getattr(settings, name)} is negative. Use 0 for none.")
+    if settings.conf is not None and not 0 <= settings.conf <= 1:
+        raise ArgumentError(f"conf={settings.conf} is no confidence. Use a number from 0 to 1, or auto.")
+    if settings.method not in (None, CLOSED_FORM):
+        find_method(settings.method)
+
+
+def _check_classes(model: ExplainedModel, dataset: Dataset) -> None:
+    if len(model.names) != len(dataset.names):
+        raise ArgumentError(
+            f"the model has {len(model.names)} classes and {dataset.name} has {len(dataset.names)}: its errors would "
+            "be those of the labels. Use the data the model was trained for."
+        )
+
+
+def _log_dataset(run: TrackedRun, dataset: Dataset) -> None:
+    profile = {name: {"images": split.n_images, "objects": split.n_objects} for name, split in dataset.splits.items()}
+    run.log_dataset(dataset.name, dataset.fingerprint, source=str(dataset.yaml), profile=profile, context="explanation")
+
+
+def _shown(model: Model) -> str:
+    return f"{Path(model.source).name} ({model.sha256[:12]})" if model.sha256 else Path(model.source).name

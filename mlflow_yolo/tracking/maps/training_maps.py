@@ -1,0 +1,127 @@
+"""Maps of one training: made after some of its epochs with the model that is validated and saved.
+
+They are made in the trainer's thread, where the device is free, and drawn in a thread of their own. Nothing of the
+training is changed: not a weight, a gradient, a mode or a random number.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from mlflow_yolo.attribution.layers import Layers, read_layers
+from mlflow_yolo.attribution.localisation import summarise
+from mlflow_yolo.exceptions import ArgumentError
+from mlflow_yolo.tracking.maps.explained import ExplainedImage, ExplainedObjects, explain_images, explain_objects
+from mlflow_yolo.tracking.maps.pictures import draw_image, draw_objects
+from mlflow_yolo.tracking.maps.schedule import interval, is_due
+from mlflow_yolo.tracking.maps.watched import WatchedSet, read_watched
+from mlflow_yolo.tracking.run import TrackedRun
+
+_LOG = logging.getLogger(__name__)
+
+
+class TrainingMaps:
+    """Makes and logs the maps of a run, over one or several stages of training.
+
+    The images are chosen at the first epoch that shows maps and stay the same; each has its own key in the image grid,
+    whose step is the epoch.
+
+    Args:
+        run: The open run.
+        every_n_epochs: After every how many epochs; None for as many as 3 % of the training's time allow.
+        report: Called with a name and an error when drawing fails.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        run: TrackedRun,
+        *,
+        every_n_epochs: int | None = None,
+        report: Callable[[str, Exception], None],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._run = run
+        self._every_n_epochs = every_n_epochs
+        self._report = report
+        self._clock = clock
+        self._watched: WatchedSet | None = None
+        self._layers: Layers | None = None
+        self._spent_s, self._n_sets = 0.0, 0
+        self._pool: ThreadPoolExecutor | None = None
+
+    def end_epoch(self, trainer: Any, *, epoch: int, n_epochs: int, seconds: float, is_last: bool) -> bool:
+        """Make the maps of an epoch if it is time for them.
+
+        Args:
+            trainer: Ultralytics' trainer, after its validation.
+            epoch: The epoch, from 1.
+            n_epochs: Epochs of all stages.
+            seconds: How long the epoch took.
+            is_last: Whether it is the last of all.
+
+        Returns:
+            False where this training has no maps and never will: no labels, or a model without class logits.
+        """
+        cost_s = self._spent_s / max(1, self._n_sets)
+        every = self._every_n_epochs or interval(n_epochs=n_epochs, cost_s=cost_s, epoch_s=seconds)
+        if not is_due(epoch, every, is_last=is_last):
+            return True
+        began = self._clock()
+        try:
+            network = trainer.ema.ema if trainer.ema else getattr(trainer.model, "module", trainer.model)
+            watched, layers = self._prepared(trainer, network)
+            self._make(network, layers, watched, device=trainer.device, epoch=epoch)
+        except ArgumentError as error:
+            _LOG.info("mlflow_yolo: no maps of this training: %s", error)
+            return False
+        self._spent_s += self._clock() - began
+        self._n_sets += 1
+        return bool(watched.images)
+
+    def stop(self) -> None:
+        """Finish what is being drawn; waits for it."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+            self._pool = None
+
+    def _prepared(self, trainer: Any, network: Any) -> tuple[WatchedSet, Layers]:
+        if self._watched is None or self._layers is None:
+            self._watched = read_watched(trainer.test_loader.dataset, trainer.data["names"])
+            self._layers = read_layers(network)
+        return self._watched, self._layers
+
+    def _make(self, network: Any, layers: Layers, watched: WatchedSet, *, device: Any, epoch: int) -> None:
+        """Make all maps and hand them over to be drawn."""
+        names = watched.names
+        if watched.is_classification:
+            images = list(explain_images(network, layers, watched.images, device))
+            self._later(lambda: self._log_images(images, names, epoch))
+        elif watched.images:
+            objects = list(explain_objects(network, layers, watched.images, device))
+            self._later(lambda: self._log_objects(objects, names, epoch))
+
+    def _log_objects(self, explained: Sequence[ExplainedObjects], names: Any, epoch: int) -> None:
+        places = summarise(one.localisation() for one in explained)
+        if places.n:
+            values = {"val/map_energy_inside": places.energy, "val/map_energy_uniform": places.coverage}
+            self._run.log_metrics(values, step=epoch)
+        for one in explained:
+            self._run.log_image(one.watched.chosen.key, draw_objects(one, names), step=epoch)
+
+    def _log_images(self, explained: Sequence[ExplainedImage], names: Any, epoch: int) -> None:
+        for one in explained:
+            self._run.log_image(one.watched.chosen.key, draw_image(one, names), step=epoch)
+
+    def _later(self, work: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                work()
+            except Exception as error:
+                self._report("pictures of maps", error)
+
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow-yolo-maps")
+        self._pool.submit(guarded)
