@@ -50,6 +50,8 @@ help:
 
 .venv/.bench-installed: .venv/.installed
 	$(PIP_INSTALL) -e '.[bench]'
+# Its opencv-python-headless would overwrite the opencv-python of Ultralytics; what else it imports is in the extra.
+	$(PIP_INSTALL) --no-deps grad-cam
 	@touch $@
 
 install: .venv/.installed

@@ -98,9 +98,10 @@ def main() -> int:
     promised = targets(times, figures["differences"])
     for name, row in figures["cpu"].items():
         print(f"{row['ms']:9.1f} ms, {row['images_per_s']:7.2f} images/s: {name}")
+    if quick:
+        return finish(Outcome("cam_throughput", None, None, (), figures))
     headline = promised[2]
-    judged = [] if quick else promised
-    return finish(Outcome("cam_throughput", headline.value, headline.limit, judged, figures))
+    return finish(Outcome("cam_throughput", headline.value, headline.limit, promised, figures))
 
 
 def cases(imgsz: int, batch: int) -> tuple[Case, Case]:

@@ -79,7 +79,7 @@ def size_thirds(fractions: npt.NDArray[Any]) -> list[str]:
     """Return small, medium or large by the thirds of the data's own sizes, for data that are not like COCO.
 
     Args:
-        fractions: (N,) sizes of the objects, in any unit that grows with the area. Equal ones fall into the lower third.
+        fractions: (N,) sizes in any unit that grows with the area. Equal sizes fall into one third, the lower.
     """
     if not len(fractions):
         return []

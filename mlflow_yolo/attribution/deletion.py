@@ -8,6 +8,7 @@ against `random_map`, at the same image, score and number of steps.
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -15,8 +16,12 @@ from torch.nn import functional
 
 from mlflow_yolo.exceptions import ArgumentError, ShapeError
 
-_BLUR = 0.05
-"""Standard deviation of the blur, as a fraction of the longer side: 32 pixels at 640."""
+_BLUR = 0.1
+"""Standard deviation of the blur, as a fraction of the longer side: 64 pixels at 640.
+
+Wide enough to take the score away: on 25 validation images of BCCD at 320 pixels the mean score of 195 red cells falls
+from .579 to .047 at 0.05 and .005 at 0.1, that of 25 white cells from .765 to .125 and .041; wider gains nothing.
+"""
 
 
 class DeletionInsertion(NamedTuple):
@@ -52,7 +57,7 @@ def deletion_insertion(
             without gradients, but not in inference mode, which would leave a detection head that cannot be
             differentiated again.
         steps: Number of equal portions of pixels.
-        fill: What replaces a pixel: the image blurred (5 % of its longer side), or its mean colour.
+        fill: What replaces a pixel: the image blurred (10 % of its longer side), or its mean colour.
         batch: Largest number of images a call of `predict`.
         seed: Of the order of pixels with equal values, which raster order would bias to the top.
 
@@ -70,7 +75,8 @@ def deletion_insertion(
         raise ShapeError(f"images have shape {tuple(images.shape)}, expected (1, C, H, W): pass one image.")
     if steps < 1 or batch < 1:
         raise ArgumentError(f"steps={steps}, batch={batch}: both must be at least 1.")
-    values = torch.as_tensor(map).detach().to("cpu", torch.float64)
+    # An array is copied: torch warns of one that is read-only and refuses one that is flipped.
+    values = (map.detach() if isinstance(map, Tensor) else torch.from_numpy(np.array(map))).to("cpu", torch.float64)
     if values.ndim != 2 or not values.numel():
         raise ShapeError(f"the map has shape {tuple(values.shape)}, expected (h, w): pass one map.")
     if not (values.isfinite().all() and values.any()):

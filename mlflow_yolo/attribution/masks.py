@@ -129,11 +129,15 @@ def _crossings(corners: Floats, lines: Floats) -> Floats:
     if len(corners) < 3:
         return np.zeros((len(lines), 0))
     (x1, y1), (x2, y2) = corners.T, np.roll(corners, -1, axis=0).T
+    reached = slice(*np.searchsorted(lines, [y1.min(), y1.max()]))
+    y = lines[reached, None]
     # Half-open: a line through a corner meets one of its two edges, a horizontal edge meets none.
-    meets = (y1 <= lines[:, None]) != (y2 <= lines[:, None])
+    meets = (y1 <= y) != (y2 <= y)
     slope = np.divide(x2 - x1, y2 - y1, out=np.zeros_like(x1), where=y1 != y2)
-    x = np.where(meets, x1 + (lines[:, None] - y1) * slope, np.inf)
-    return np.asarray(np.sort(x, axis=1)[:, : int(meets.sum(axis=1).max())])
+    n_crossings = int(meets.sum(axis=1).max(initial=0))
+    crossings = np.full((len(lines), n_crossings), np.inf)
+    crossings[reached] = np.sort(np.where(meets, x1 + (y - y1) * slope, np.inf), axis=1)[:, :n_crossings]
+    return crossings
 
 
 def _disjoint(starts: Floats, ends: Floats) -> tuple[Floats, Floats]:

@@ -11,7 +11,7 @@ Python steps is that of the fullest group and not of the detections.
 Source: COCO API, cocoeval.py, `evaluateImg`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlflow_yolo.detection.boxes import Bools, Floats, Ints, areas, paired_iou
+from mlflow_yolo.detection.boxes import Bools, Floats, Ints, areas
+from mlflow_yolo.detection.pairs import Pairs, overlapping_pairs
 from mlflow_yolo.detection.samples import Sample
 from mlflow_yolo.exceptions import ArgumentError
 
@@ -31,9 +32,6 @@ AREAS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 )
 """COCO's sizes: least and greatest area, square pixels of the original image; both ends belong to the size."""
-
-_PAIRS_AT_ONCE = 2_000_000
-"""Pairs of boxes compared at once: bounds the memory at some 300 MB for crowded images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +88,7 @@ def match(
     found, score = _ranked(found, np.concatenate([np.zeros(0), *(s.scores for s in samples)]), max_det)
     objects = _Boxes.of([s.gt_boxes for s in samples], [s.gt_classes for s in samples], n_classes)
     objects = objects.take(np.argsort(objects.group, kind="stable"))
-    edges = _edges(found, objects)
+    pairs = _pairs(found, objects)
 
     lows, highs = (np.array(bounds)[:, None] for bounds in zip(*area_ranges.values(), strict=True))
     gt_area, area = areas(objects.boxes), areas(found.boxes)
@@ -99,7 +97,7 @@ def match(
     tp = np.zeros((len(area_ranges), len(area), len(IOU_THRESHOLDS)), dtype=np.bool_)
     ignored = np.repeat(outside[:, :, None], len(IOU_THRESHOLDS), axis=2)
     for counted, right, neither in zip(gt_counted, tp, ignored, strict=True):
-        _match_greedily(edges, counted, found.group, right, neither)
+        _match_greedily(pairs, counted, found.group, right, neither)
 
     order = np.lexsort((-score, found.class_id))  # stable: ties keep the order of the images
     return Matches(
@@ -148,47 +146,19 @@ def _ranked(found: _Boxes, score: Floats, max_det: int) -> tuple[_Boxes, Floats]
     return found.take(kept), score[order[kept]]
 
 
-@dataclass(frozen=True, eq=False)
-class _Edges:
-    """Pairs (detection, object) of one group whose IoU reaches the lowest threshold.
-
-    Sorted by detection, then by falling IoU; of two objects with the same IoU COCO takes the later one.
-    """
-
-    detection: Ints
-    gt: Ints
-    iou: Floats
+def _pairs(found: _Boxes, objects: _Boxes) -> Pairs:
+    """Return the pairs that may match; of two objects with the same IoU COCO takes the later one."""
+    least = float(IOU_THRESHOLDS[0])
+    pairs = overlapping_pairs(found.boxes, found.group, objects.boxes, objects.group, least=least)
+    order = np.lexsort((-pairs.object, -pairs.iou, pairs.detection))
+    return Pairs(pairs.detection[order], pairs.object[order], pairs.iou[order])
 
 
-def _edges(found: _Boxes, objects: _Boxes) -> _Edges:
-    parts = [_Edges(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)), *_edge_parts(found, objects)]
-    detection = np.concatenate([part.detection for part in parts])
-    gt = np.concatenate([part.gt for part in parts])
-    overlap = np.concatenate([part.iou for part in parts])
-    order = np.lexsort((-gt, -overlap, detection))
-    return _Edges(detection[order], gt[order], overlap[order])
-
-
-def _edge_parts(found: _Boxes, objects: _Boxes) -> Iterator[_Edges]:
-    first = np.searchsorted(objects.group, found.group, side="left")
-    n_pairs = np.searchsorted(objects.group, found.group, side="right") - first
-    before = np.concatenate([[0], np.cumsum(n_pairs)])
-    start = 0
-    while start < len(n_pairs):
-        stop = max(start + 1, int(np.searchsorted(before, before[start] + _PAIRS_AT_ONCE, side="right")) - 1)
-        detection = np.repeat(np.arange(start, stop), n_pairs[start:stop])
-        gt = np.arange(len(detection)) - (before[detection] - before[start]) + first[detection]
-        overlap = paired_iou(found.boxes[detection], objects.boxes[gt])
-        near = overlap >= IOU_THRESHOLDS[0]
-        yield _Edges(detection[near], gt[near], overlap[near])
-        start = stop
-
-
-def _match_greedily(edges: _Edges, counted: Bools, group: Ints, right: Bools, neither: Bools) -> None:
+def _match_greedily(pairs: Pairs, counted: Bools, group: Ints, right: Bools, neither: Bools) -> None:
     """Fill `right` and `neither` (N, 10) of one area range; `counted` (M,) marks the objects that belong to it."""
     # An object of the size is preferred to an ignored one, however little the detection overlaps it.
-    order = np.lexsort((~counted[edges.gt], edges.detection))
-    detection, gt, overlap = edges.detection[order], edges.gt[order], edges.iou[order]
+    order = np.lexsort((~counted[pairs.object], pairs.detection))
+    detection, gt, overlap = pairs.detection[order], pairs.object[order], pairs.iou[order]
     chooser, first, n_choices = np.unique(detection, return_index=True, return_counts=True)
     turn = np.arange(len(chooser)) - np.searchsorted(group[chooser], group[chooser])
     by_turn = np.argsort(turn, kind="stable")

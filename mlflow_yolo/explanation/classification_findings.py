@@ -1,6 +1,6 @@
 """What a classifier got wrong on a split, and where it looked: everything from one forward pass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +83,7 @@ def explain_classifier(
     drawn = {case: _example(case, split, maps[case], images, names) for case in dict.fromkeys(cases)}
     matrix = confusion_matrix(predictions)
     classes = class_table(predictions)
+    rows = classes.to_dict("records")
     pairs = confused_pairs(matrix, names, mean_conf=mean_confidences(predictions))
     confidence = summarise(predictions.confidence, predictions.is_correct, above=CONFIDENT)
     errors = category_errors(matrix, groups) if groups else None
@@ -100,7 +101,7 @@ def explain_classifier(
         answer=answer,
         facts={**facts, "maps": how},
         classes=[
-            ClassPage(name, _facts(classes.iloc[c]), _all(drawn, ranked[c].worst), _all(drawn, ranked[c].best))
+            ClassPage(name, _facts(rows[c]), _all(drawn, ranked[c].worst), _all(drawn, ranked[c].best))
             for c, name in enumerate(names)
         ],
         pairs=[
@@ -241,7 +242,7 @@ def _answer(predictions: Predictions, classes: pd.DataFrame, pairs: pd.DataFrame
     return sentences
 
 
-def _facts(row: pd.Series) -> dict[str, object]:  # type: ignore[type-arg]
+def _facts(row: Mapping[Hashable, object]) -> dict[str, object]:
     shown = ("accuracy", "n", "precision", "f1", "top5", "mean_conf", "confused_with")
     labels = {"n": "images", "f1": "F1", "top5": "top-5", "mean_conf": "mean confidence", "confused_with": "taken for"}
     return {labels.get(name, name): row[name] for name in shown}

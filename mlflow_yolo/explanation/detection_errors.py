@@ -43,7 +43,8 @@ class DetectionErrors:
         order: Classes in the order in which the matrix is drawn, None for their own.
         pairs: See `classification.confused_pairs`, with the background.
         cases: See `detection.worst_predictions.all_cases`.
-        types: TIDE's error types.
+        types: TIDE's error types among all detections, which AP is made of.
+        counts: Errors of each type at the operating point.
         calibration: D-ECE and LaECE at the operating point.
         confidence: Confidence against being right, at the operating point.
         confident: The cases that are wrong with a confidence above 0.9.
@@ -58,6 +59,7 @@ class DetectionErrors:
     pairs: pd.DataFrame
     cases: pd.DataFrame
     types: ErrorTypes
+    counts: Mapping[str, int]
     calibration: CalibrationError
     confidence: ConfidenceSummary
     confident: pd.DataFrame
@@ -95,6 +97,7 @@ def find_errors(
         pairs=confused_pairs(matrix, names, background=True),
         cases=_named(cases, names),
         types=error_types(samples, n_classes=n_classes),
+        counts=error_types(samples, n_classes=n_classes, conf=at).totals,
         calibration=calibration_error(samples, n_classes=n_classes, conf=at),
         confidence=summarise(found["conf"].to_numpy(), found["right"].to_numpy(dtype=bool), above=CONFIDENT),
         confident=_named(found[~found["right"].astype(bool) & (found["conf"] > CONFIDENT)], names),
@@ -107,7 +110,7 @@ def error_tables(errors: DetectionErrors, names: Sequence[str]) -> dict[str, pd.
     sides = [*names, "background"]
     types, bins = errors.types, errors.calibration.reliability
     per_type = pd.DataFrame(
-        {"delta_ap50": types.delta_ap, "errors": pd.Series(types.totals, dtype="Int64")}
+        {"delta_ap50": types.delta_ap, "errors_at_conf": pd.Series(errors.counts, dtype="Int64")}
     ).rename_axis("type")
     tables = {
         "per_class": errors.classes,
@@ -137,9 +140,7 @@ def error_figures(errors: DetectionErrors, samples: Sequence[Sample], names: Seq
         "confusion_matrix": draw_matrix(
             errors.matrix, names, split=split, order=errors.order, background=True, conf=errors.conf, iou=0.5
         ),
-        "error_types": error_types_chart(
-            errors.types.delta_ap, split=split, counts=_totals(errors), ap=errors.types.ap
-        ),
+        "error_types": error_types_chart(errors.types.delta_ap, split=split, counts=errors.counts, ap=errors.types.ap),
         "per_class": class_bars(
             errors.classes["ap50_95"],
             names,
@@ -169,10 +170,6 @@ def error_figures(errors: DetectionErrors, samples: Sequence[Sample], names: Seq
             wrong_name="false positives",
         ),
     }
-
-
-def _totals(errors: DetectionErrors) -> Mapping[str, int]:
-    return {name: int(value) for name, value in dict(errors.types.totals).items()}
 
 
 def _named(cases: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

@@ -125,8 +125,8 @@ def answer_of(errors: DetectionErrors, faithful: pd.DataFrame) -> list[str]:
     if gains and max(gains.values()) > 0:
         worst = max(gains, key=lambda name: gains[name])
         sentences.append(
-            f"The error that costs most is {worst}: without it AP50 would rise from {types.ap:.3f} by "
-            f"{gains[worst]:.3f} ({types.totals[worst]} errors)."
+            f"The errors that cost most are of type {worst}: without them AP50 would rise from {types.ap:.3f} by "
+            f"{gains[worst]:.3f} ({errors.counts[worst]} such errors at this confidence)."
         )
     for row in faithful[(faithful["class"] == "all") & (faithful["maps"] == "TP")].to_dict("records"):
         sentences.append(

@@ -1,6 +1,6 @@
 """One pass over a split: every prediction, and each picture exactly as the model saw it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,7 @@ def detect_split(
     batch: int,
     device: str,
     directory: Path,
+    progress: Callable[[int, int], None],
     arguments: Mapping[str, Any] | None = None,
 ) -> DetectedSplit:
     """Return what a checkpoint finds in a split, from one pass of Ultralytics' own validator.
@@ -97,6 +98,7 @@ def detect_split(
         batch: Images a batch.
         device: A checked device.
         directory: Where Ultralytics may write.
+        progress: Told after every batch how many were done, and of how many.
         arguments: Further Ultralytics arguments for the validation.
     """
     from mlflow_yolo.explanation.validators import EXPLAINED
@@ -111,6 +113,7 @@ def detect_split(
         directory=directory,
         arguments=arguments,
         validator=EXPLAINED[dataset.task],
+        progress=progress,
     )
     return DetectedSplit(split, tuple(validator.samples), validator.metrics, validator.dataloader.dataset)
 
@@ -150,7 +153,15 @@ class ClassifiedSplit:
 
 
 def classify_split(
-    weights: str, dataset: Dataset, *, split: str, imgsz: int, batch: int, device: str, directory: Path
+    weights: str,
+    dataset: Dataset,
+    *,
+    split: str,
+    imgsz: int,
+    batch: int,
+    device: str,
+    directory: Path,
+    progress: Callable[[int, int], None],
 ) -> ClassifiedSplit:
     """Return what a classifier makes of a split, and the maps of every image, from one pass without any gradient."""
     from mlflow_yolo.explanation.validators import ExplainingClassificationValidator
@@ -164,6 +175,7 @@ def classify_split(
         device=device,
         directory=directory,
         validator=ExplainingClassificationValidator,
+        progress=progress,
     )
     images = validator.dataloader.dataset
     return ClassifiedSplit(

@@ -31,6 +31,17 @@ class Stages:
         self._bar = bar
         return lambda n: bar.update(n)
 
+    def count(self, name: str, unit: str = "batch") -> Callable[[int, int], None]:
+        """Return what is told how much was done, and of how much, for a stage whose size is known when it has begun."""
+        state: list[Callable[[int], object]] = []
+
+        def count(done: int, total: int) -> None:
+            if not state:
+                state.append(self.begin(name, total, unit))
+            state[0](1)
+
+        return count
+
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.close()

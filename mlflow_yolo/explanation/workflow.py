@@ -132,6 +132,7 @@ def _explain(
         "directory": directory / "measured",
     }
     with Stages() as stages:
+        place["progress"] = stages.count("validation")
         if dataset.task == "classify":
             classified = classify_split(found.source, dataset, **place)
             return explain_classifier(

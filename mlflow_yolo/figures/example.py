@@ -1,5 +1,6 @@
 """One prediction as a picture: the object, the boxes, and beside it every map, on one strip."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -239,8 +240,8 @@ def _fitted(text: str, width: float, *, bold: bool = False) -> tuple[str, ImageF
     font = _font(_path(line, bold))
     if font.getlength(line) <= width:
         return line, font
-    n = next((n for n in range(len(line) - 1, 0, -1) if font.getlength(line[:n] + "…") <= width), 0)
-    return line[:n].rstrip() + "…", font
+    fits = bisect_right(range(len(line)), width, key=lambda n: font.getlength(line[:n] + "…"))
+    return line[: max(0, fits - 1)].rstrip() + "…", font
 
 
 @lru_cache(maxsize=512)

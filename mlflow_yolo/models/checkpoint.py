@@ -21,6 +21,7 @@ _TRUSTED = re.compile(
     | ultralytics\.nn\.modules\.\w+\.[A-Z]\w*      # blocks and heads
     | ultralytics\.nn\.tasks\.\w+Model              # the model classes; a function there could load another file
     | ultralytics\.utils\.IterableSimpleNamespace
+    | torchvision\.transforms\.(transforms\.[A-Z]\w*|functional\.InterpolationMode)  # a classifier's preprocessing
     | torch\.torch_version\.TorchVersion | torch\.(Size|device|dtype)
     | numpy\.(dtype|ndarray|(_core|core)\.multiarray\.(scalar|_reconstruct)|dtypes\.\w+)
     | pathlib\.(\w*Path) | pathlib\._local\.(\w*Path) | types\.SimpleNamespace | collections\.\w+

@@ -1,10 +1,13 @@
 """One pass of Ultralytics' own validator over a split, with whatever the validator class keeps of it."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ultralytics.engine.validator import BaseValidator
+from ultralytics.utils import LOGGER
 
 from mlflow_yolo.datasets.dataset import Dataset
 from mlflow_yolo.models import checkpoint
@@ -25,6 +28,7 @@ def validate(
     directory: Path,
     arguments: Mapping[str, Any] | None = None,
     validator: type[BaseValidator] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Any:
     """Return the validator after it has gone through the split once.
 
@@ -38,6 +42,7 @@ def validate(
         directory: Where Ultralytics may write.
         arguments: Further Ultralytics arguments; those of `VALIDATION_ARGUMENTS` count.
         validator: Its class, None for the recording one of the task.
+        progress: Told after every batch how many batches were done, and of how many; Ultralytics then says nothing.
     """
     network = checkpoint.load(weights, task=dataset.task)
     made = (validator or VALIDATORS[dataset.task])(
@@ -56,5 +61,21 @@ def validate(
             "save_dir": str(directory),
         }
     )
-    made(model=network.model)
+    if progress is None:
+        made(model=network.model)
+        return made
+    made.add_callback("on_val_batch_end", lambda done: progress(done.batch_i + 1, len(done.dataloader)))
+    with _silent():
+        made(model=network.model)
     return made
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep Ultralytics' own messages and bars off the terminal, warnings excepted."""
+    before = LOGGER.level
+    LOGGER.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(before)

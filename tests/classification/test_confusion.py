@@ -57,12 +57,12 @@ def test_classes_that_are_taken_for_each_other_stand_side_by_side(seed: int) -> 
     assert (np.diff(of_class[order]) != 0).sum() == 11  # 12 blocks, each in one piece
 
 
-def test_confusion_in_one_direction_is_enough() -> None:
-    matrix = np.diag([90, 90, 90, 90])
-    matrix[0, 3] = matrix[2, 1] = 10
-    order = cluster_order(matrix).tolist()
-    assert abs(order.index(0) - order.index(3)) == 1
-    assert abs(order.index(2) - order.index(1)) == 1
+@pytest.mark.parametrize("upper", [True, False])
+def test_confusion_in_one_direction_is_enough(upper: bool) -> None:
+    matrix = np.diag([90] * 6)
+    matrix[[0, 1, 2], [5, 4, 3]] = 10
+    order = cluster_order(matrix if upper else matrix.T).tolist()
+    assert [abs(order.index(i) - order.index(5 - i)) for i in range(3)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("matrix", [np.diag([5, 0, 2]), np.zeros((4, 4), dtype=int), np.ones((2, 2)), np.ones((1, 1))])
@@ -82,5 +82,6 @@ def test_a_matrix_that_is_not_square_has_no_order() -> None:
 def test_the_most_confused_classes_are_counted_in_both_directions() -> None:
     matrix = np.array([[9, 1, 0, 0], [0, 9, 0, 4], [0, 0, 9, 0], [2, 0, 0, 9]])
     assert most_confused_classes(matrix, 2).tolist() == [1, 3]  # 5 and 6, against 3 and 0
+    assert most_confused_classes(matrix, 1).tolist() == [3]
     assert most_confused_classes(matrix, 4).tolist() == [0, 1, 3]
     assert most_confused_classes(np.eye(3, dtype=np.int64), 2).tolist() == []

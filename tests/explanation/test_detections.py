@@ -33,20 +33,18 @@ def lively(name: str, *, end_to_end: bool = False) -> YOLO:
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
     head = network.model[-1]
+    image = torch.rand(1, 3, 96, 96)
     with torch.no_grad():
-        raw = network(torch.rand(1, 3, 96, 96))[1]
         for branch, prefix in (("one2many", ""), ("one2one", "one2one_")):
-            layers = [level[-1] for level in getattr(head, f"{prefix}cv3", [])]
-            if not layers:
-                continue
-            scores = raw.get(branch, raw)["scores"]
-            spread = 1.5 / scores.std()
-            for layer in layers:
-                layer.weight *= spread
-                layer.bias.fill_(0.0)
-            best = (network(torch.rand(1, 3, 96, 96))[1].get(branch, network(torch.rand(1, 3, 96, 96))[1]))["scores"]
-            for layer in layers:
-                layer.bias.fill_(-float(best.amax(1).quantile(0.8)))
+            for wanted in ("spread", "level"):
+                raw = network(image)[1]
+                scores = raw.get(branch, raw)["scores"]
+                for layer in [level[-1] for level in getattr(head, f"{prefix}cv3", [])]:
+                    if wanted == "spread":
+                        layer.weight *= 1.5 / scores.std()
+                        layer.bias.fill_(0.0)
+                    else:
+                        layer.bias.fill_(-float(scores.amax(1).quantile(0.8)))
         # Masks that are not empty: predict leaves out detections without one.
         for level in [*getattr(head, "cv4", []), *getattr(head, "one2one_cv4", [])] if hasattr(head, "proto") else []:
             level[-1].bias.fill_(1.0)

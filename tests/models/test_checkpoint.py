@@ -69,3 +69,10 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         checkpoint.read_model(str(file))
+
+
+def test_a_classifier_that_ultralytics_trained_is_trusted_with_its_preprocessing(tmp_path: Path) -> None:
+    from ultralytics.data.augment import classify_transforms
+
+    torch.save({"transforms": classify_transforms(64)}, tmp_path / "classifier.pt")
+    checkpoint.scan(tmp_path / "classifier.pt")

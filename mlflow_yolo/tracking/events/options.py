@@ -55,7 +55,7 @@ def check_options(
     *,
     log_statistics: str | bool,
     every_n_steps: int | None,
-    log_maps: bool | int,
+    log_maps: bool | int = True,
     extra_tags: Mapping[str, Any] | None,
     **rest: Any,
 ) -> Options:
