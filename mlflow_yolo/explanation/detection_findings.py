@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mlflow_yolo import keys
+from mlflow_yolo.attribution.bias import ALL
 from mlflow_yolo.attribution.cam import Method, find_method
 from mlflow_yolo.attribution.maps import TargetMap
 from mlflow_yolo.classification.categories import Categories
@@ -209,17 +210,22 @@ _SHOWN = [
 
 
 def _evidence(errors: DetectionErrors, attention: Attention) -> Evidence:
+    bias, others = attention.tables.bias, attention.tables.co_occurrence
+    whole = bias[(bias["size"] == ALL) & (bias["outcome"] == "TP") & bias["class_id"].notna()]
+    interval = {"lift_low": "low", "lift_high": "high"}
+    pair_names = others["class"].astype(str) + " on " + others["other"].astype(str)
     return Evidence(
         split=errors.split,
         what="objects",
         pairs=errors.pairs,
-        classes=errors.classes,
+        classes=errors.classes.rename(columns={"class": "name", "n_objects": "n"}),
+        score="recall",
         confidence=errors.confidence,
         categories=errors.categories,
         delta_ap=errors.types.delta_ap,
         ap50=errors.types.ap,
-        bias=attention.tables.bias,
-        co_occurrence=attention.tables.co_occurrence,
+        bias=whole.rename(columns={"class": "name", **interval}),
+        co_occurrence=others.assign(name=pair_names).rename(columns=interval),
     )
 
 
