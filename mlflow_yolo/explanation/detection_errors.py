@@ -29,6 +29,8 @@ from mlflow_yolo.figures.style import Figure
 MOST_IN_ORDER = 40
 """Classes up to which a confusion matrix keeps their own order."""
 CONFIDENT = 0.9
+_N_BINS = 25
+"""Of every calibration error of a detector, as in D-ECE."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +100,10 @@ def find_errors(
         cases=_named(cases, names),
         types=error_types(samples, n_classes=n_classes),
         counts=error_types(samples, n_classes=n_classes, conf=at).totals,
-        calibration=calibration_error(samples, n_classes=n_classes, conf=at),
-        confidence=summarise(found["conf"].to_numpy(), found["right"].to_numpy(dtype=bool), above=CONFIDENT),
+        calibration=calibration_error(samples, n_classes=n_classes, conf=at, n_bins=_N_BINS),
+        confidence=summarise(
+            found["conf"].to_numpy(), found["right"].to_numpy(dtype=bool), n_bins=_N_BINS, above=CONFIDENT
+        ),
         confident=_named(found[~found["right"].astype(bool) & (found["conf"] > CONFIDENT)], names),
         categories=category_errors(matrix[:-1, :-1], groups) if groups else None,
     )

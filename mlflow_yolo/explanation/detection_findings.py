@@ -211,9 +211,8 @@ _SHOWN = [
 
 def _evidence(errors: DetectionErrors, attention: Attention) -> Evidence:
     bias, others = attention.tables.bias, attention.tables.co_occurrence
-    whole = bias[(bias["size"] == ALL) & (bias["outcome"] == "TP") & bias["class_id"].notna()]
-    interval = {"lift_low": "low", "lift_high": "high"}
-    pair_names = others["class"].astype(str) + " on " + others["other"].astype(str)
+    ends = {"lift_low": "low", "lift_high": "high"}
+    right = bias[bias["class_id"].notna() & (bias["size"] == "all") & (bias["outcome"] == "TP")]
     return Evidence(
         split=errors.split,
         what="objects",
@@ -224,8 +223,8 @@ def _evidence(errors: DetectionErrors, attention: Attention) -> Evidence:
         categories=errors.categories,
         delta_ap=errors.types.delta_ap,
         ap50=errors.types.ap,
-        bias=whole.rename(columns={"class": "name", **interval}),
-        co_occurrence=others.assign(name=pair_names).rename(columns=interval),
+        bias=right.rename(columns={"class": "name", **ends}),
+        co_occurrence=others.assign(name=others["class"] + " on " + others["other"]).rename(columns=ends),
     )
 
 

@@ -23,8 +23,8 @@ from mlflow_yolo.figures.heat_map import Pixels, color_table, levels, shrunk
 from mlflow_yolo.figures.table import Table, cell_text, sort_key
 
 CANVAS_SIDE = 96
-"""Longer side, pixels, in which the page draws its maps, which are smooth: 600 examples on paper take 4 pixels for 1."""
-_MOST_PIXELS = 22_000_000  # of all pictures together: about 8 MB of JPEG; noisy textures take 0.38 bytes a pixel
+"""Longer side, pixels, in which the page draws its maps; the browser enlarges them, and 40 cells are smooth by then."""
+_MOST_PIXELS = 18_000_000  # of all pictures together: at most 10 MB of text; noisy textures take 0.40 bytes a pixel
 _SIDES = (96, 384)
 _QUALITY = 85
 
@@ -97,7 +97,7 @@ def explain_report(
 
     Returns:
         An HTML document. Everything passed in is escaped. Pictures are made smaller, never larger: 384 pixels on the
-        longer side for a few, 200 for six hundred; maps keep at most 40 cells a side.
+        longer side for a few, 173 for six hundred; maps keep at most 40 cells a side.
 
     Raises:
         ArgumentError: A layer's `limit` is negative or not finite.

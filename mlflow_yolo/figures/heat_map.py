@@ -6,7 +6,6 @@ zero nothing is laid over, where it is largest the colour is densest. Everything
 picture.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -23,7 +22,6 @@ TOP = 254
 """The highest level; a signed map has its zero at 127, so that both signs have 127 levels."""
 MOST_CELLS = 40
 """Cells a side that a map needs at most: a crop of 200 pixels shows no more."""
-_CELLS_PER_CELL = 4
 # Both are of even steps to the eye. What is pale is left out, since it is lost on a bright picture: plasma's last
 # yellow, and the middle of coolwarm, whose place the picture itself takes.
 _SEQUENTIAL = np.linspace(0.0, 0.88, TOP + 1)
@@ -145,31 +143,6 @@ def signed_overlay(
     return blend(image, over, strength)
 
 
-def crop(values: npt.NDArray[Any], box: Sequence[float] | npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Return the part of a map under a part of its picture, so that both can be cut alike.
-
-    Args:
-        values: (h, w) map of a picture.
-        box: x1, y1, x2, y2 of the part, fractions of the picture, within 0 to 1.
-
-    Returns:
-        (h', w') float32 map that covers exactly the part; the map's straight lines between its cells are kept by four
-        new cells for each old one, at most 40 a side.
-
-    Raises:
-        ShapeError: `values` is not (h, w).
-        ArgumentError: `box` is empty or leaves the picture.
-    """
-    if values.ndim != 2 or values.size == 0:
-        raise ShapeError(f"a map is (h, w) with at least one cell, got {values.shape}. Pass one map at a time.")
-    x1, y1, x2, y2 = (float(side) for side in box)
-    if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
-        raise ArgumentError(f"box={(x1, y1, x2, y2)} is no part of a picture. Use x1 < x2 and y1 < y2 within 0 to 1.")
-    h, w = values.shape
-    size = (_cells((y2 - y1) * h), _cells((x2 - x1) * w))
-    return _resize(_finite(values).astype(np.float32), size, (x1 * w, y1 * h, x2 * w, y2 * h))
-
-
 def shrunk(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Return the map, averaged down to at most 40 cells a side where it has more."""
     h, w = values.shape
@@ -188,13 +161,7 @@ def _finite(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _resize(
-    values: npt.NDArray[np.float32], size: tuple[int, int], box: tuple[float, float, float, float] | None = None
-) -> npt.NDArray[np.float32]:
+def _resize(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
     """Return (H, W) float32: bilinear where it grows, averaged with a triangle where it shrinks."""
     height, width = size
-    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR, box=box))
-
-
-def _cells(extent: float) -> int:
-    return int(min(MOST_CELLS, max(1, np.ceil(_CELLS_PER_CELL * extent))))
+    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))

@@ -115,6 +115,14 @@ def test_overlapping_polygons_count_once_and_a_bow_tie_by_the_even_odd_rule():
     np.testing.assert_allclose(polygon_mask([bow_tie], size=(40, 40), grid=(1, 1)), [[0.5]], atol=1e-12)
 
 
+def test_corners_that_lie_on_a_measuring_line_lose_no_area():
+    # in a frame of one 16 x 16 cell the lines are at 0.5, 1.5, ...: the widest one passes through two corners
+    diamond = np.array([[8, 0], [16, 7.5], [8, 15], [0, 7.5]])
+    for corners in (diamond, diamond[::-1]):
+        found = polygon_mask([corners], size=(16, 16), grid=(1, 1))
+        assert found[0, 0] == pytest.approx(16 * 15 / 2 / 256, abs=0.005)  # a lost line would be 0.06
+
+
 def test_polygons_beyond_the_frame_are_cut_and_those_without_area_ignored():
     mask = polygon_mask([rectangle(-50, -50, 10, 10)], size=(20, 20), grid=(2, 2))
     np.testing.assert_allclose(mask, [[1, 0], [0, 0]], atol=1e-12)

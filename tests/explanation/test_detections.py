@@ -1,6 +1,6 @@
 """Detections with their anchors are those of Ultralytics, for every head and both branches."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from ultralytics import YOLO
 
 from mlflow_yolo import checkpoints
@@ -21,37 +21,6 @@ from mlflow_yolo.explanation.network import ExplainedModel, open_model, predicti
 from mlflow_yolo.models.validators import RecordingDetectionValidator
 
 PICTURES = [np.random.default_rng(seed).integers(0, 255, (70 + 20 * seed, 96, 3), dtype=np.uint8) for seed in range(2)]
-
-
-def lively(name: str, *, end_to_end: bool = False) -> YOLO:
-    """Return an untrained model that detects a fifth of its anchors: as it is built, all are alike."""
-    torch.manual_seed(0)
-    model = YOLO(name)
-    network = model.model.eval()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
-    head = network.model[-1]
-    image = torch.rand(1, 3, 96, 96)
-    with torch.no_grad():
-        for branch, prefix in (("one2many", ""), ("one2one", "one2one_")):
-            for wanted in ("spread", "level"):
-                raw = network(image)[1]
-                scores = raw.get(branch, raw)["scores"]
-                for layer in [level[-1] for level in getattr(head, f"{prefix}cv3", [])]:
-                    if wanted == "spread":
-                        layer.weight *= 1.5 / scores.std()
-                        layer.bias.fill_(0.0)
-                    else:
-                        layer.bias.fill_(-float(scores.amax(1).quantile(0.8)))
-        # Masks that are not empty: predict leaves out detections without one.
-        for level in [*getattr(head, "cv4", []), *getattr(head, "one2one_cv4", [])] if hasattr(head, "proto") else []:
-            level[-1].bias.fill_(1.0)
-        if hasattr(head, "proto"):
-            head.proto.cv3.bn.bias.fill_(3.0)
-    network.end2end = end_to_end
-    return model
 
 
 def predicted(model: YOLO, picture: np.ndarray[Any, Any], **arguments: Any) -> tuple[Any, Tensor]:
@@ -138,7 +107,9 @@ HEADS = ["yolov8n.yaml", "yolo26n.yaml", "yolo11n-seg.yaml", "yolo11n-pose.yaml"
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_suppression_of_the_same_predictions_gives_the_same_rows_in_the_same_order(name: str) -> None:
+def test_suppression_of_the_same_predictions_gives_the_same_rows_in_order(
+    name: str, lively: Callable[..., YOLO]
+) -> None:
     model = lively(name)
     for picture in PICTURES:
         result, decoded = predicted(model, picture, conf=0.3, imgsz=96)
@@ -162,7 +133,7 @@ def _check_anchors(found: Detections, run: Pass, image: int = 0) -> None:
 
 
 @pytest.mark.parametrize("name", ["yolo26n.yaml", "yolo26n-obb.yaml"])
-def test_the_one_to_one_head_gives_what_predict_gives_without_suppression(name: str) -> None:
+def test_the_one_to_one_head_gives_what_predict_gives_with_nms_false(name: str, lively: Callable[..., YOLO]) -> None:
     model = lively(name)
     expected, _ = predicted(model, PICTURES[0], conf=0.3, imgsz=96, nms=False)
     kept = expected.boxes if expected.obb is None else expected.obb
@@ -180,7 +151,7 @@ def test_the_one_to_one_head_gives_what_predict_gives_without_suppression(name: 
     _check_anchors(found, run)
 
 
-def test_a_fused_end_to_end_model_keeps_its_one_branch() -> None:
+def test_a_fused_end_to_end_model_keeps_its_one_branch(lively: Callable[..., YOLO]) -> None:
     model = lively("yolo26n.yaml", end_to_end=True)
     fused = deepcopy(model.model).fuse(verbose=False)
     whole, _, _ = of_picture(open_model(model), PICTURES[0], 96, conf=0.3)
@@ -192,11 +163,12 @@ def test_a_fused_end_to_end_model_keeps_its_one_branch() -> None:
         pass
 
 
-def test_rotated_boxes_have_corners_and_what_encloses_them() -> None:
+def test_rotated_boxes_have_corners_and_what_encloses_them(lively: Callable[..., YOLO]) -> None:
     model = lively("yolo11n-obb.yaml")
-    result, _ = predicted(model, PICTURES[1], conf=0.3, imgsz=96)
-    image, frame = network_input(PICTURES[1], open_model(model), 96, square=False)
-    found = suppressed(open_model(model), passed(open_model(model), [image]), conf=0.3)[0]
+    result, decoded = predicted(model, PICTURES[1], conf=0.3, imgsz=96)
+    ours = open_model(model)
+    image, frame = network_input(PICTURES[1], ours, 96, square=False)
+    found = suppressed(ours, Pass(passed(ours, [image]).outputs, decoded, {}), conf=0.3)[0]
 
     assert found.polygons is not None
     assert found.polygons.shape == (len(found), 4, 2)
@@ -236,7 +208,7 @@ def test_most_detections_and_classes_are_kept_to(
     assert len(of_picture(ours, scenes[0], 128, conf=0.01, **options)[0]) == n
 
 
-def test_what_cannot_be_suppressed_is_named() -> None:
+def test_what_cannot_be_suppressed_is_named(lively: Callable[..., YOLO]) -> None:
     ours = open_model("digits", device="cpu")
     run = passed(ours, [torch.zeros(3, 64, 64)])
     with pytest.raises(ArgumentError, match="conf=2"):

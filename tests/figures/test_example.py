@@ -100,11 +100,15 @@ def test_labels_stand_in_the_first_panel_only_and_inside_it() -> None:
 
 
 def test_text_that_does_not_fit_is_cut_in_its_place() -> None:
-    short = example_strip(Example("t", "c", picture(), (MapLayer("m", np.ones((2, 2))),)), size=SIZE)
-    words = "many words " * 50
-    long = example_strip(Example(words, words, picture(), (MapLayer(words, np.ones((2, 2))),)), size=SIZE)
+    def strip(words: str) -> Pixels:
+        layers = tuple(MapLayer(words, np.ones((2, 2))) for _ in range(2))
+        return example_strip(Example(words, words, picture(), layers), size=SIZE)
+
+    short, long = strip("m"), strip("many words " * 50)
     assert long.shape == short.shape
-    assert (long[LINE:TOP, : SIZE + GAP][:, SIZE:] == 255).all()  # the gap beside the first panel's name
+    gap = slice(2 * SIZE + GAP, 2 * SIZE + 2 * GAP)  # between the two maps
+    assert (long[LINE:TOP, gap] == 255).all()
+    assert (long[LINE:TOP, gap.start - 20 : gap.start] < 200).any()  # the cut name ends just before it
     np.testing.assert_array_equal(long[TOP : TOP + SIZE], short[TOP : TOP + SIZE])
 
 

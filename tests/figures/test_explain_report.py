@@ -190,8 +190,8 @@ def opened(uri: str) -> Image.Image:
 
 
 def test_pictures_become_smaller_as_they_become_more() -> None:
-    sides = [picture_side(n) for n in (0, 1, 149, 600, 2400, 100_000)]
-    assert sides == [384, 384, 384, 191, 96, 96]  # sqrt(22e6 / 600) = 191.5
+    sides = [picture_side(n) for n in (0, 1, 122, 600, 2400, 100_000)]
+    assert sides == [384, 384, 384, 173, 96, 96]  # sqrt(18e6 / 600) = 173.2
 
 
 def test_a_hundred_classes_of_six_examples_stay_below_15_megabytes() -> None:

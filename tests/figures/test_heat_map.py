@@ -1,16 +1,15 @@
-"""Maps over pictures: what zero, the largest value and a sign look like, and that a cut map fits a cut picture."""
+"""Maps over pictures: what zero, the largest value and a sign look like, and what is no map."""
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
+from scipy.ndimage import map_coordinates
 
 from mlflow_yolo.exceptions import ArgumentError, ShapeError
 from mlflow_yolo.figures.heat_map import (
     MOST_CELLS,
     blend,
     color_table,
-    crop,
     largest,
     layer,
     levels,
@@ -35,9 +34,11 @@ def lightness(colors: Pixels) -> npt.NDArray[np.float64]:
     return np.where(y > 216 / 24389, 116 * np.cbrt(y) - 16, y * 24389 / 27)
 
 
-def enlarged_by_torch(values: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.float64]:
-    tensor = torch.from_numpy(values)[None, None]
-    return torch.nn.functional.interpolate(tensor, size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
+def enlarged_by_scipy(values: npt.NDArray[np.float64], size: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """Return values at the pixels' centres, by straight lines between the cells' centres, constant beyond the last."""
+    rows, columns = ((np.arange(n) + 0.5) * cells / n - 0.5 for n, cells in zip(size, values.shape, strict=True))
+    at = np.meshgrid(rows, columns, indexing="ij")
+    return np.asarray(map_coordinates(values, at, order=1, mode="nearest"))
 
 
 def test_a_map_of_zeros_leaves_the_picture_untouched() -> None:
@@ -78,14 +79,14 @@ def test_what_is_not_finite_counts_as_zero() -> None:
     np.testing.assert_array_equal(levels(values, signed=True), [[127, 127, 127, 254]])
     image = picture()
     np.testing.assert_array_equal(overlay(image, np.full((3, 3), NAN)), image)
-    assert np.isfinite(crop(values, (0, 0, 0.5, 1))).all()
+    assert np.isfinite(shrunk(np.full((50, 50), np.inf))).all()
 
 
 @pytest.mark.parametrize("cells", [(1, 1), (7, 7), (20, 5), (40, 40)])
 @pytest.mark.parametrize("size", [(40, 61), (96, 96)])
-def test_maps_are_enlarged_as_torch_does(cells: tuple[int, int], size: tuple[int, int]) -> None:
+def test_maps_are_enlarged_by_straight_lines(cells: tuple[int, int], size: tuple[int, int]) -> None:
     leveled = np.random.default_rng(2).integers(0, 255, cells, dtype=np.uint8)
-    expected = enlarged_by_torch(leveled.astype(np.float64), size) * 255 / 254
+    expected = enlarged_by_scipy(leveled.astype(np.float64), size) * 255 / 254
     np.testing.assert_allclose(layer(leveled, size)[..., 3], expected, atol=1.01)
 
 
@@ -140,30 +141,6 @@ def test_maps_of_one_limit_can_be_compared() -> None:
     assert np.abs(lone.astype(int) - image).sum() > 3 * np.abs(shared.astype(int) - image).sum()
 
 
-def test_a_part_of_a_ramp_is_the_ramp_of_the_part() -> None:
-    ramp = np.broadcast_to((np.arange(20) + 0.5) / 20, (10, 20))  # at x, a fraction of the picture, it is x
-    part = crop(ramp, (0.3, 0.2, 0.6, 0.9))
-    n = part.shape[1]
-    expected = 0.3 + 0.3 * (np.arange(n) + 0.5) / n
-    assert part.shape == (28, 24)  # 7 and 6 cells of the map, four each
-    np.testing.assert_allclose(part, np.broadcast_to(expected, part.shape), atol=1e-6)
-
-
-def test_cutting_a_map_and_its_picture_commute() -> None:
-    values = np.random.default_rng(3).random((16, 16))
-    whole = enlarged_by_torch(values, (160, 160))
-    part = enlarged_by_torch(crop(values, (0.25, 0.125, 0.6875, 0.5)).astype(np.float64), (60, 70))
-    np.testing.assert_allclose(part, whole[20:80, 40:110], atol=0.12)
-    assert np.abs(part - whole[20:80, 40:110]).mean() < 0.01
-
-
-def test_a_part_has_between_one_and_forty_cells_a_side() -> None:
-    values = np.random.default_rng(4).random((80, 3))
-    assert crop(values, (0, 0, 1, 1)).shape == (MOST_CELLS, 12)
-    assert crop(values, (0.5, 0.5, 0.501, 0.501)).shape == (1, 1)
-    assert crop(values, np.array([0.0, 0.0, 1.0, 0.05])).shape == (16, 12)
-
-
 def test_a_large_map_is_averaged_down_and_a_small_one_kept() -> None:
     values = np.random.default_rng(5).random((80, 20))
     small = shrunk(values)
@@ -177,8 +154,6 @@ def test_a_large_map_is_averaged_down_and_a_small_one_kept() -> None:
 def test_what_is_no_map_is_named(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match=str(shape[0])):
         overlay(picture(), np.zeros(shape))
-    with pytest.raises(ShapeError, match=str(shape[0])):
-        crop(np.zeros(shape), (0, 0, 1, 1))
 
 
 @pytest.mark.parametrize(
@@ -202,9 +177,3 @@ def test_an_impossible_limit_is_named(limit: float) -> None:
 def test_an_impossible_strength_is_named(strength: float) -> None:
     with pytest.raises(ArgumentError, match=f"strength={strength}"):
         overlay(picture(), np.ones((2, 2)), strength=strength)
-
-
-@pytest.mark.parametrize("box", [(0, 0, 0, 1), (0.5, 0, 0.4, 1), (-0.1, 0, 1, 1), (0, 0, 1, 1.1), (0, NAN, 1, 1)])
-def test_a_box_that_is_no_part_of_the_picture_is_named(box: tuple[float, ...]) -> None:
-    with pytest.raises(ArgumentError, match="box="):
-        crop(np.ones((4, 4)), box)

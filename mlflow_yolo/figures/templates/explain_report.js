@@ -89,12 +89,13 @@
   }
 
   function scale(layer, here) {
-    if (layer.scale === 0) return make("div", { className: "scale" }, make("div", { className: "ends" }, "zero everywhere"));
+    const line = (...words) => make("div", { className: "ends" }, ...words);
+    if (layer.scale === 0) return make("div", { className: "scale" }, line("zero everywhere"));
     const bar = make("canvas", { className: "bar" });
     paint(bar, Uint8Array.from({ length: TOP + 1 }, (_, i) => i), [1, TOP + 1], layer.signed);
     const side = (words) => make("span", { title: words, textContent: words });
-    const numbers = make("div", { className: "ends" }, layer.signed ? text(-layer.scale) : "0", here, text(layer.scale));
-    return make("div", { className: "scale" }, bar, numbers, make("div", { className: "ends" }, ...layer.ends.map(side)));
+    const numbers = line(layer.signed ? text(-layer.scale) : "0", here, text(layer.scale));
+    return make("div", { className: "scale" }, bar, numbers, line(...layer.ends.map(side)));
   }
 
   function mapPanel(example, layer) {
