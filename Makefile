@@ -73,7 +73,10 @@ check: check-install
 	$(BIN)/mypy
 
 bench: bench-install
-	shopt -s nullglob; for file in benchmarks/[a-z]*.py; do $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)"; done
+# A missed target is no reason to leave out the benchmarks after it.
+	shopt -s nullglob; status=0; for file in benchmarks/[a-z]*.py; do \
+	  $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)" || status=1; \
+	done; exit $$status
 
 campaign: test-install
 	CAMPAIGN_COUNT=$(CAMPAIGN_COUNT) $(BIN)/python -m pytest -m campaign tests/campaign -s $(PYTEST_ARGS)

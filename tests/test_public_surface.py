@@ -7,6 +7,26 @@ import pytest
 
 import mlflow_yolo
 
+PUBLIC = {
+    "FreezeQuestion",
+    "Map",
+    "MlflowYoloError",
+    "__version__",
+    "autolog",
+    "explain",
+    "load_dataset",
+    "load_statistics",
+    "open_run",
+    "replay",
+    "run_freeze_ablation",
+    "track",
+}
+"""A name that appears or goes is a change for users: README and CHANGELOG say so."""
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(mlflow_yolo.__all__) == PUBLIC
+
 
 def test_public_names_are_few_sorted_and_each_resolves_to_itself() -> None:
     assert mlflow_yolo.__all__ == sorted(mlflow_yolo.__all__)

@@ -56,9 +56,9 @@ def forward(
 ) -> Iterator[Pass]:
     """Run a batch through a model and keep what is needed to explain it, for as long as the `with` block lasts.
 
-    The model is put into evaluation mode meanwhile, then back; no parameter, no gradient and no buffer changes. Works
-    inside `torch.inference_mode` and after a validation in it. It calculates in single precision, a half-precision
-    model included: many gradients are too small for half precision.
+    The model is put into evaluation mode and its parameters out of the graph meanwhile, then back; no parameter, no
+    gradient and no buffer changes. Works inside `torch.inference_mode` and after a validation in it. It calculates in
+    single precision, a half-precision model included: many gradients are too small for half precision.
 
     Args:
         network: An Ultralytics model (`network.model` holds its blocks), fused or not.
@@ -82,19 +82,20 @@ def forward(
 
 
 def run_single(network: nn.Module, images: Tensor) -> Any:
-    """Return what a model gives for a batch, outside inference mode.
-
-    Its parameters take no part in a graph, and are of single precision whatever the model's own.
-    """
+    """Return what a model at rest gives for a batch in single precision, whatever its own; outside inference mode."""
     tensors = chain(network.named_parameters(), network.named_buffers())
-    state = {name: _usable(tensor) for name, tensor in tensors if tensor.is_floating_point()}
-    return functional_call(network, state, (_usable(images),))
+    copies = {name: _usable(tensor) for name, tensor in tensors if _is_unusable(tensor)}
+    batch = _usable(images) if _is_unusable(images) else images
+    return functional_call(network, copies, (batch,)) if copies else network(batch)
+
+
+def _is_unusable(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and (tensor.is_inference() or tensor.dtype.itemsize < 4)
 
 
 def _usable(tensor: Tensor) -> Tensor:
-    """Return the tensor as a constant of a graph; a copy where it has less than 32 bits or is of inference mode."""
-    dtype = torch.promote_types(tensor.dtype, torch.float32)
-    return tensor.detach().to(dtype, copy=tensor.is_inference())
+    """Return a copy of at least 32 bits that a graph can hold as a constant."""
+    return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
 
 
 def _keep(kept: dict[int, Tensor], index: int, *, needs_gradient: bool) -> Any:
@@ -111,21 +112,26 @@ def _keep(kept: dict[int, Tensor], index: int, *, needs_gradient: bool) -> Any:
 
 @contextmanager
 def at_rest(network: nn.Module) -> Iterator[None]:
-    """Keep a model in evaluation mode, then give it back as it was.
+    """Keep a model in evaluation mode and its parameters out of any graph, then give it back as it was.
 
     A head keeps its anchors between calls; made in inference mode they can take no part in a graph, so they are set
-    aside.
+    aside. Parameters made in inference mode stay as they are: outside it torch lets nobody change them back.
     """
+    parameters = [one for one in network.parameters() if one.requires_grad and not one.is_inference()]
     training = [module for module in network.modules() if module.training]
     head: Any = network.model[-1]  # type: ignore[index]
     anchors = {name: vars(head)[name] for name in ("shape", "anchors", "strides") if name in vars(head)}
     try:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
         for module in training:
             module.training = False
         if hasattr(head, "shape"):
             head.shape = None
         yield
     finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
         for module in training:
             module.training = True
         for name in ("shape", "anchors", "strides"):

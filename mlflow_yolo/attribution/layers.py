@@ -74,7 +74,7 @@ def read_layers(network: nn.Module) -> Layers:
     first = next(network.parameters())
     try:
         with torch.inference_mode(False), torch.no_grad(), at_rest(network):
-            run_single(network, torch.zeros(1, _channels(network, first), side, side, device=first.device))
+            run_single(network, first.new_zeros(1, _channels(network, first), side, side))
     finally:
         for handle in handles:
             handle.remove()

@@ -74,8 +74,9 @@ def map_targets(
             predictions that are not finite.
     """
     asked = tuple(layers.check(block) for block in blocks)
+    kept = asked or layers.by_level
     parts: dict[tuple[int, int], list[_Part]] = defaultdict(list)
-    with forward(network, images, asked or layers.by_level, branch=branch, needs_gradient=method.needs_gradient) as run:
+    with forward(network, images, kept, branch=branch, needs_gradient=method.needs_gradient) as run:
         targets = choose(run.outputs, run.decoded)
         jobs = [_jobs(run.outputs, image, of) for image, of in enumerate(targets)]
         scores = _scores(jobs)
@@ -83,8 +84,9 @@ def map_targets(
             if strict and not part.has_gradient:
                 raise _no_gradient(job.level, part.block, layers)
             parts[job.image, job.position].append(part)
+    blank = torch.zeros(run.activations[kept[0]].shape[-2:])
     return [
-        [_target_map(target, parts[i, k], scores[i, k], method) for k, target in enumerate(of)]
+        [_target_map(target, parts[i, k], scores[i, k], method, blank) for k, target in enumerate(of)]
         for i, of in enumerate(targets)
     ]
 
@@ -160,8 +162,9 @@ def _total(jobs: Sequence[_Job]) -> Tensor:
     return torch.stack([job.score for job in jobs]).sum()
 
 
-def _target_map(target: Target, parts: Sequence[_Part], score: float, method: Method) -> TargetMap:
-    values = combine([part.values for part in parts], is_signed=method.is_signed)
+def _target_map(target: Target, parts: Sequence[_Part], score: float, method: Method, blank: Tensor) -> TargetMap:
+    """Return the map of a target; without a single term, such as the objects of an empty image, it is blank."""
+    values = combine([part.values for part in parts], is_signed=method.is_signed) if parts else blank.clone()
     return TargetMap(target, values, tuple(dict.fromkeys(part.block for part in parts)), score)
 
 

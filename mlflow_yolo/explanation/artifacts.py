@@ -8,7 +8,6 @@ from PIL import Image
 
 from mlflow_yolo.explanation.findings import FOLDER, Findings
 from mlflow_yolo.explanation.page import NOTHING_SHOWN
-from mlflow_yolo.figures.encode import png_bytes
 from mlflow_yolo.figures.example import Example, grid
 from mlflow_yolo.figures.table import text_table
 from mlflow_yolo.tracking.run import TrackedRun
@@ -27,15 +26,14 @@ def write_findings(findings: Findings, directory: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in findings.tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
-    for name, figure in findings.figures.items():
-        (folder / f"{name}.png").write_bytes(png_bytes(figure))
+    for name, png in findings.figures.items():
+        (folder / f"{name}.png").write_bytes(png)
     for path, examples in findings.examples.items():
         target = folder / f"{path}.jpg"
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(_jpeg(examples))
     (folder / "summary.txt").write_text(summary(findings), encoding="utf-8")
-    advice = "\n".join(f"- {sentence}" for sentence in findings.recommendations) or NOTHING_SHOWN
-    (folder / "recommendations.txt").write_text(advice + "\n", encoding="utf-8")
+    (folder / "recommendations.txt").write_text((_advice(findings) or NOTHING_SHOWN) + "\n", encoding="utf-8")
     (folder / "report.html").write_text(findings.page, encoding="utf-8")
     return folder
 
@@ -53,17 +51,20 @@ def summary(findings: Findings) -> str:
         if len(table):
             names = [str(name).replace("_", " ") for name in table.columns]
             parts.append(f"{heading}:\n{text_table(names, table.to_numpy().tolist())}")
-    if findings.recommendations:
-        parts.append("\n".join(f"- {sentence}" for sentence in findings.recommendations))
-    return "\n\n".join(parts) + "\n"
+    return _paragraphs([*parts, _advice(findings)]) + "\n"
 
 
 def note(findings: Findings) -> str:
     """Return the run's note: the answer, the recommendations and where the report is."""
-    advice = [f"- {sentence}" for sentence in findings.recommendations]
-    return "\n\n".join([*findings.answer, "\n".join(advice), f"Report: `{FOLDER}/report.html`"]).replace(
-        "\n\n\n\n", "\n\n"
-    )
+    return _paragraphs([*findings.answer, _advice(findings), f"Report: `{FOLDER}/report.html`"])
+
+
+def _advice(findings: Findings) -> str:
+    return "\n".join(f"- {sentence}" for sentence in findings.recommendations)
+
+
+def _paragraphs(parts: Sequence[str]) -> str:
+    return "\n\n".join(part for part in parts if part)
 
 
 def _jpeg(examples: Sequence[Example]) -> bytes:

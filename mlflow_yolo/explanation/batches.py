@@ -1,6 +1,7 @@
 """Maps of any targets of a split: picture by picture, neighbours of one size in one batch."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -9,51 +10,53 @@ from mlflow_yolo.attribution.cam import Method
 from mlflow_yolo.attribution.maps import TargetMap, map_targets
 from mlflow_yolo.attribution.targets import Target
 from mlflow_yolo.explanation.network import ExplainedModel
-
-Progress = Callable[[int], object]
-"""Told how many pictures were done."""
+from mlflow_yolo.explanation.stages import Stages
 
 
-def map_pictures(
-    model: ExplainedModel,
-    read: Callable[[int], Tensor],
-    wanted: Mapping[int, Sequence[Target]],
-    *,
-    method: Method,
-    blocks: Sequence[int] = (),
-    batch: int = 4,
-    progress: Progress = lambda n: None,
-) -> dict[int, list[TargetMap]]:
-    """Return the maps of the targets of every picture.
+@dataclass(frozen=True, eq=False)
+class Mapper:
+    """Makes the maps of a split's pictures.
 
-    Args:
+    Attributes:
         model: The model.
         read: From a picture's index to its network input (C, h, w), uint8 or float in [0, 1].
-        wanted: By picture, its targets.
         method: How maps are made.
         blocks: Blocks to make them at; none for the default of each target's level.
         batch: Pictures at once.
-        progress: Told after every batch how many pictures it held.
-
-    Returns:
-        By picture, a map for each target, in its order; 0 where a target has no gradient at the blocks.
+        stages: Told about progress.
     """
-    results: dict[int, list[TargetMap]] = {}
-    for indices, images in _batches(sorted(wanted), read, batch):
-        targets = [wanted[index] for index in indices]
-        made = map_targets(
-            model.network,
-            as_input(images).to(model.device),
-            lambda outputs, decoded, chosen=targets: chosen,  # type: ignore[misc]
-            method=method,
-            layers=model.layers,
-            blocks=blocks,
-            branch=branch_of(model),
-            strict=False,
-        )
-        results |= dict(zip(indices, made, strict=True))
-        progress(len(indices))
-    return results
+
+    model: ExplainedModel
+    read: Callable[[int], Tensor]
+    method: Method
+    blocks: tuple[int, ...] = ()
+    batch: int = 4
+    stages: Stages = field(default_factory=Stages)
+
+    def maps(self, wanted: Mapping[int, Sequence[Target]], *, stage: str) -> dict[int, list[TargetMap]]:
+        """Return, by picture, a map for each of its targets, in their order; 0 where a target has no gradient.
+
+        Args:
+            wanted: By picture, its targets.
+            stage: What the maps are for, as shown beside the progress.
+        """
+        results: dict[int, list[TargetMap]] = {}
+        done = self.stages.begin(stage, len(wanted))
+        for indices, images in _batches(sorted(wanted), self.read, self.batch):
+            targets = [wanted[index] for index in indices]
+            made = map_targets(
+                self.model.network,
+                as_input(images).to(self.model.device),
+                lambda outputs, decoded, chosen=targets: chosen,  # type: ignore[misc]
+                method=self.method,
+                layers=self.model.layers,
+                blocks=self.blocks,
+                branch=branch_of(self.model),
+                strict=False,
+            )
+            results |= dict(zip(indices, made, strict=True))
+            done(len(indices))
+        return results
 
 
 def branch_of(model: ExplainedModel) -> str:

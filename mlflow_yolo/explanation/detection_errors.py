@@ -39,6 +39,7 @@ class DetectionErrors:
 
     Attributes:
         split: Its name.
+        names: Class names.
         conf: The operating point.
         classes: See `detection.class_table`.
         matrix: (C+1, C+1) counts [true, predicted], background last.
@@ -54,6 +55,7 @@ class DetectionErrors:
     """
 
     split: str
+    names: tuple[str, ...]
     conf: float
     classes: pd.DataFrame
     matrix: Ints
@@ -92,6 +94,7 @@ def find_errors(
     found = cases[cases["detection"].notna()]
     return DetectionErrors(
         split=split,
+        names=tuple(names),
         conf=at,
         classes=class_table(samples, names=names, conf=at),
         matrix=matrix,
@@ -109,9 +112,9 @@ def find_errors(
     )
 
 
-def error_tables(errors: DetectionErrors, names: Sequence[str]) -> dict[str, pd.DataFrame]:
+def error_tables(errors: DetectionErrors) -> dict[str, pd.DataFrame]:
     """Return the tables that are kept, by file name."""
-    sides = [*names, "background"]
+    sides = [*errors.names, "background"]
     types, bins = errors.types, errors.calibration.reliability
     per_type = pd.DataFrame(
         {"delta_ap50": types.delta_ap, "errors_at_conf": pd.Series(errors.counts, dtype="Int64")}
@@ -136,9 +139,9 @@ def error_tables(errors: DetectionErrors, names: Sequence[str]) -> dict[str, pd.
     return tables | ({"categories": errors.categories.table} if errors.categories else {})
 
 
-def error_figures(errors: DetectionErrors, samples: Sequence[Sample], names: Sequence[str]) -> dict[str, Figure]:
+def error_figures(errors: DetectionErrors, samples: Sequence[Sample]) -> dict[str, Figure]:
     """Return the figures, by file name."""
-    split, bins = errors.split, errors.calibration.reliability
+    split, names, bins = errors.split, errors.names, errors.calibration.reliability
     counts = confidence_histogram(samples, n_classes=len(names), conf=errors.conf)
     return {
         "confusion_matrix": draw_matrix(

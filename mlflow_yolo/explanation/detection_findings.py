@@ -1,61 +1,30 @@
 """What a detector got wrong on a split, and where it looked."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from mlflow_yolo import keys
-from mlflow_yolo.attribution.bias import ALL
-from mlflow_yolo.attribution.cam import Method, find_method
-from mlflow_yolo.attribution.maps import TargetMap
+from mlflow_yolo.attribution.cam import find_method
 from mlflow_yolo.classification.categories import Categories
 from mlflow_yolo.classification.recommendations import Evidence, recommendations
-from mlflow_yolo.detection.worst_predictions import Case, ClassCases, confused_cases, rank_cases
-from mlflow_yolo.explanation.attention import (
-    AttentionTables,
-    attention_tables,
-    measure_classes,
-    measure_instances,
-    measure_pairs,
-)
+from mlflow_yolo.detection.worst_predictions import Case, confused_cases, rank_cases
+from mlflow_yolo.explanation.attention import Attention, find_attention
+from mlflow_yolo.explanation.batches import Mapper
 from mlflow_yolo.explanation.detection_errors import DetectionErrors, error_figures, error_tables, find_errors
-from mlflow_yolo.explanation.detection_page import (
-    CAPTIONS,
-    answer_of,
-    attention_sections,
-    class_page,
-    confident_section,
-    pair_page,
-)
+from mlflow_yolo.explanation.detection_page import answer_of, detection_page
 from mlflow_yolo.explanation.examples import draw_cases
 from mlflow_yolo.explanation.findings import Findings, Settings
-from mlflow_yolo.explanation.instances import draw_instances
+from mlflow_yolo.explanation.gallery import Chosen, hang
 from mlflow_yolo.explanation.network import ExplainedModel
-from mlflow_yolo.explanation.page import figure_sections, recommendation_section
-from mlflow_yolo.explanation.perturbation import draw_detections, perturb, perturbation_table
+from mlflow_yolo.explanation.perturbation import PEER
 from mlflow_yolo.explanation.split import DetectedSplit
 from mlflow_yolo.explanation.stages import Stages
-from mlflow_yolo.figures.example import Example
-from mlflow_yolo.figures.explain_report import explain_report
+from mlflow_yolo.figures.encode import png_bytes
 
 DEFAULT_METHOD = "layercam"
-
-
-@dataclass(frozen=True, eq=False)
-class Attention:
-    """Where the model looked.
-
-    Attributes:
-        tables: Attention on objects.
-        perturbation: Means of deletion and insertion by kind of map.
-        perturbed: The single values behind them.
-    """
-
-    tables: AttentionTables
-    perturbation: pd.DataFrame
-    perturbed: pd.DataFrame
+_MOST_ROWS = 40
+"""Of the table of maps on the terminal; with more classes only the rows of all of them are shown there."""
 
 
 def explain_detector(
@@ -79,138 +48,63 @@ def explain_detector(
         facts: What stands at the top of the report.
         stages: Told about progress.
     """
-    names, method = model.names, find_method(settings.method or DEFAULT_METHOD)
-    errors = find_errors(split.samples, names, split=split.name, conf=settings.conf, groups=groups)
-    ranked = rank_cases(split.samples, n_classes=len(names), conf=errors.conf, per_class=settings.per_class)
-    confused = confused_cases(split.samples, n_classes=len(names), conf=errors.conf)
-    shown = dict(list(confused.items())[: settings.pairs])
-    cases = [
-        *(case for of in ranked.values() for case in (*of.worst, *of.best)),
-        *(case for of in shown.values() for case in of[: settings.pair_examples]),
-    ]
-    drawn = draw_cases(
-        split,
-        model,
-        cases,
-        names,
-        method=method,
-        blocks=settings.blocks,
-        progress=stages.begin("examples", len({case.image for case in cases})),
-    )
-    attention = _attention(split, model, errors, confused, method, peer_block, settings, stages)
-    return _findings(split, errors, attention, ranked, shown, drawn, names, settings, method, facts)
-
-
-def _attention(
-    split: DetectedSplit,
-    model: ExplainedModel,
-    errors: DetectionErrors,
-    confused: Mapping[tuple[int, int], Sequence[Case]],
-    method: Method,
-    peer_block: int,
-    settings: Settings,
-    stages: Stages,
-) -> Attention:
-    blocks, seed = settings.blocks, settings.seed
-    instances = draw_instances(errors.cases, most=settings.instances, seed=seed)
-    progress = stages.begin("maps of objects", len({instance.image for instance in instances}))
-    measured = measure_instances(split, model, instances, method=method, blocks=blocks, progress=progress)
-    classes = measure_classes(
-        split,
-        model,
-        conf=errors.conf,
-        most=settings.instances,
-        method=method,
-        blocks=blocks,
-        seed=seed,
-        progress=stages.begin("maps of classes", len(split.samples)),
-    )
-    mixed_up = [case for of in confused.values() for case in of[: settings.instances]]
-    progress = stages.begin("maps of confused classes", len({case.image for case in mixed_up}))
-    pairs = measure_pairs(split, model, mixed_up, method=method, blocks=blocks, progress=progress)
-    chosen: dict[int, list[TargetMap]] = {}
-    positions = draw_detections(instances, most=settings.perturbed, seed=seed)
-    for position in positions:
-        chosen.setdefault(instances[position].image, []).append(measured[position][1])
-    progress = stages.begin("deletion and insertion", len(positions), unit="detection")
-    perturbed = perturb(split, model, chosen, method=method, peer_block=peer_block, seed=seed, progress=progress)
-    tables = attention_tables(split, model.names, instances=[one for one, _ in measured], classes=classes, pairs=pairs)
-    return Attention(tables, perturbation_table(perturbed), perturbed)
-
-
-def _findings(
-    split: DetectedSplit,
-    errors: DetectionErrors,
-    attention: Attention,
-    ranked: Mapping[int, ClassCases],
-    confused: Mapping[tuple[int, int], Sequence[Case]],
-    drawn: Mapping[Case, Example],
-    names: Sequence[str],
-    settings: Settings,
-    method: Method,
-    facts: Mapping[str, object],
-) -> Findings:
-    tables = {
-        **error_tables(errors, names),
-        "faithfulness": attention.tables.faithfulness,
-        "deletion_insertion": attention.perturbation,
-        "bias": attention.tables.bias,
-        "bias_confused_pairs": attention.tables.pairs,
-        "bias_co_occurrence": attention.tables.co_occurrence,
-    }
-    figures = error_figures(errors, split.samples, names)
-    advice = recommendations(_evidence(errors, attention))
-    answer = answer_of(errors, attention.tables.faithfulness)
-    folders = keys.class_segments(names)
-    examples = {f"worst/{folders[c]}": [drawn[case] for case in (*of.worst, *of.best)] for c, of in ranked.items()} | {
-        f"pairs/{folders[true]}__{folders[other]}": [drawn[case] for case in of[: settings.pair_examples]]
-        for (true, other), of in confused.items()
-    }
-    page = explain_report(
-        f"Explanation of {split.name}",
-        answer=answer,
-        facts={**facts, "operating point": f"conf {errors.conf:.3f}, IoU 0.5", "maps": method.name},
-        classes=[class_page(errors, c, of, drawn, names) for c, of in ranked.items()],
-        pairs=[pair_page(errors, pair, of[: settings.pair_examples], drawn, names) for pair, of in confused.items()],
-        sections=[
-            recommendation_section(advice),
-            *figure_sections(figures, CAPTIONS),
-            *attention_sections(attention.tables, attention.perturbation, method.name),
-            confident_section(errors),
-        ],
-    )
+    method = find_method(settings.method or DEFAULT_METHOD)
+    mapper = Mapper(model, split.input, method, settings.blocks, stages=stages)
+    errors = find_errors(split.samples, model.names, split=split.name, conf=settings.conf, groups=groups)
+    chosen = choose_cases(split, errors, settings)
+    gallery = hang(chosen, draw_cases(split, mapper, chosen.cases(), errors.names))
+    attention = find_attention(split, mapper, errors, settings, peer_block=peer_block)
+    stages.begin("report", 1)
+    figures = {name: png_bytes(figure) for name, figure in error_figures(errors, split.samples).items()}
+    answer, advice = answer_of(errors, attention.faithfulness), recommendations(evidence_of(errors, attention))
+    made = {**facts, "maps": " ".join([method.name, *(f"at block {block}" for block in settings.blocks)])}
+    faithful = attention.faithfulness
+    shown = faithful if len(faithful) <= _MOST_ROWS else faithful[faithful["class"] == "all"]
     return Findings(
-        metrics=_metrics(errors, attention),
-        tables={name: table for name, table in tables.items() if len(table.columns)},
+        metrics=metrics_of(errors, attention),
+        tables={**error_tables(errors), **_attention_tables(attention)},
         figures=figures,
-        examples={path: of for path, of in examples.items() if of},
-        page=page,
+        examples=gallery.files(errors.names),
+        page=detection_page(errors, attention, gallery, figures, answer=answer, advice=advice, facts=made),
         answer=answer,
         recommendations=advice,
         shown={
             "Maps on their objects (energy inside against a uniform map; the ceiling is what a perfect map reaches)": (
-                attention.tables.faithfulness[_SHOWN]
+                shown[_SHOWN]
             ),
-            "Deletion (small is good) and insertion (large is good)": attention.perturbation,
+            "Deletion (small is good) and insertion (large is good)": attention.deletion_insertion,
         },
     )
 
 
 _SHOWN = [
-    "class",
-    "maps",
-    "n",
-    "energy",
-    "coverage",
-    "energy_ratio",
-    "energy_ceiling",
-    "pointing",
-    "attention_iou_lift",
+    *("class", "maps", "n", "energy", "coverage", "energy_ratio", "energy_ceiling", "pointing", "attention_iou_lift"),
 ]
 
 
-def _evidence(errors: DetectionErrors, attention: Attention) -> Evidence:
-    bias, others = attention.tables.bias, attention.tables.co_occurrence
+def choose_cases(split: DetectedSplit, errors: DetectionErrors, settings: Settings) -> Chosen[Case]:
+    """Return the worst and best cases of every class, and the surest ones of the most confused pairs."""
+    n_classes, conf = len(errors.names), errors.conf
+    ranked = rank_cases(split.samples, n_classes=n_classes, conf=conf, per_class=settings.per_class)
+    confused = confused_cases(split.samples, n_classes=n_classes, conf=conf, per_pair=settings.pair_examples)
+    return Chosen(ranked, dict(list(confused.items())[: settings.pairs]))
+
+
+def _attention_tables(attention: Attention) -> dict[str, pd.DataFrame]:
+    """Return the tables that are kept, by file name."""
+    return {
+        "faithfulness": attention.faithfulness,
+        "deletion_insertion": attention.deletion_insertion,
+        "deletion_insertion_detections": attention.perturbed,
+        "bias": attention.bias,
+        "bias_confused_pairs": attention.pairs,
+        "bias_co_occurrence": attention.co_occurrence,
+    }
+
+
+def evidence_of(errors: DetectionErrors, attention: Attention) -> Evidence:
+    """Return what recommendations are made from."""
+    bias, others = attention.bias, attention.co_occurrence
     ends = {"lift_low": "low", "lift_high": "high"}
     right = bias[bias["class_id"].notna() & (bias["size"] == "all") & (bias["outcome"] == "TP")]
     return Evidence(
@@ -228,7 +122,8 @@ def _evidence(errors: DetectionErrors, attention: Attention) -> Evidence:
     )
 
 
-def _metrics(errors: DetectionErrors, attention: Attention) -> dict[str, float]:
+def metrics_of(errors: DetectionErrors, attention: Attention) -> dict[str, float]:
+    """Return the numbers of the whole split, by metric key; what could not be measured is left out."""
     values = {
         "operating_conf": errors.conf,
         "d_ece": errors.calibration.d_ece,
@@ -236,9 +131,11 @@ def _metrics(errors: DetectionErrors, attention: Attention) -> dict[str, float]:
         "high_confidence_errors": float(len(errors.confident)),
         **{f"delta_ap50/{name}": value for name, value in errors.types.delta_ap.items()},
     }
-    faithful = attention.tables.faithfulness
+    faithful = attention.faithfulness
     for row in faithful[faithful["class"] == "all"].to_dict("records"):
         values |= {f"{name}/{row['maps']}": row[name] for name in ("energy_ratio", "pointing", "attention_iou_lift")}
-    for row in attention.perturbation.to_dict("records"):
-        values |= {f"{name}/{row['map']}": row[name] for name in ("deletion", "insertion")}
+    for row in attention.deletion_insertion.to_dict("records"):
+        # One key whatever the model's block; nor may it be that of Grad-CAM where the maps themselves are Grad-CAM.
+        kind = "usual_gradcam" if row["map"].startswith(f"{PEER}, ") else row["map"]
+        values |= {f"{name}/{kind}": row[name] for name in ("deletion", "insertion")}
     return {f"explain/{name}": float(value) for name, value in values.items() if np.isfinite(value)}

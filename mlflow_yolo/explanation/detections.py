@@ -87,7 +87,7 @@ def suppressed(
     with torch.no_grad():
         decoded: Tensor = run.decoded[0] if isinstance(run.decoded, tuple) else run.decoded
         rows, kept = non_max_suppression(
-            decoded.detach().float().clone(),  # it writes to what it is given
+            decoded.detach().float(),
             conf,
             iou,
             classes=None if classes is None else list(classes),

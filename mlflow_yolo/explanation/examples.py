@@ -1,100 +1,98 @@
 """Cases as pictures: cut out around the object, with boxes and maps; words for what happened."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from mlflow_yolo.attribution.cam import METHODS, Method
+from mlflow_yolo.attribution.cam import METHODS
 from mlflow_yolo.attribution.frame import Frame
-from mlflow_yolo.attribution.targets import Object, Target
-from mlflow_yolo.detection.samples import Sample
+from mlflow_yolo.attribution.targets import Target
 from mlflow_yolo.detection.worst_predictions import Case
-from mlflow_yolo.explanation.batches import Progress, map_pictures
-from mlflow_yolo.explanation.instances import detected, input_box
-from mlflow_yolo.explanation.network import ExplainedModel
-from mlflow_yolo.explanation.split import DetectedSplit, Picture
+from mlflow_yolo.explanation.batches import Mapper
+from mlflow_yolo.explanation.instances import detected, missed
+from mlflow_yolo.explanation.split import DetectedSplit
 from mlflow_yolo.figures.example import Example, MapLayer, Mark
 
 Floats = npt.NDArray[np.float64]
+Values = npt.NDArray[np.float32]
 Region = tuple[int, int, int, int]
 
+CONTRAST = METHODS["hirescam"]
+"""How the maps of two classes are made: signed contributions to their logits, which can be subtracted."""
 _AROUND = 1.0
 """Context on each side of the boxes, in their own sizes."""
 _LEAST_PX = 64
 
 
 def draw_cases(
-    split: DetectedSplit,
-    model: ExplainedModel,
-    cases: Iterable[Case],
-    names: Sequence[str],
-    *,
-    method: Method,
-    blocks: Sequence[int] = (),
-    progress: Progress = lambda n: None,
+    split: DetectedSplit, mapper: Mapper, cases: Sequence[Case], names: Sequence[str]
 ) -> dict[Case, Example]:
     """Return a picture with maps of every case.
 
-    A confusion has the maps of the true and of the predicted class at the detection's anchor, and their difference, as
-    signed contributions to the logits on one scale; any other case the map of its class.
+    A detection of another class than its object's has the maps of the true and of the detected class at its anchor, and
+    their difference, as signed contributions to the logits on one scale; any other case the map of its class.
     """
-    unique = list(dict.fromkeys(cases))
-    frames = {index: split.picture(index).frame for index in sorted({case.image for case in unique})}
-    signed = METHODS["hirescam"]
-    layers: dict[Case, tuple[npt.NDArray[np.float32], ...]] = {}
-    for chosen, made_by in (
-        ([case for case in unique if case.subtype != "confusion"], method),
-        ([case for case in unique if case.subtype == "confusion"], signed),
-    ):
-        of_image: dict[int, list[Case]] = defaultdict(list)
-        for case in chosen:
-            of_image[case.image].append(case)
-        wanted: dict[int, list[Target]] = {
-            index: [target for case in mine for target in _targets(case, split.samples[index], frames[index])]
-            for index, mine in of_image.items()
-        }
-        maps = map_pictures(model, split.input, wanted, method=made_by, blocks=blocks, progress=progress)
-        for index, mine in of_image.items():
-            values = iter(made.values.numpy() for made in maps[index])
-            for case in mine:
-                layers[case] = tuple(next(values) for _ in _targets(case, split.samples[index], frames[index]))
-    return {
-        case: _example(case, split.samples[case.image], split.picture(case.image), layers[case], names)
-        for case in unique
+    alone = [case for case in cases if case.other_class is None]
+    mixed_up = [case for case in cases if case.other_class is not None]
+    maps = {
+        **_maps(split, mapper, alone, stage="examples"),
+        **_maps(split, replace(mapper, method=CONTRAST), mixed_up, stage="examples of confusions"),
     }
+    pictures = {index: split.rgb(index) for index in sorted({case.image for case in cases})}
+    return {case: _example(case, split, pictures[case.image], maps[case], names) for case in cases}
 
 
-def _targets(case: Case, sample: Sample, frame: Frame) -> list[Target]:
+def _maps(split: DetectedSplit, mapper: Mapper, cases: Sequence[Case], *, stage: str) -> dict[Case, list[Values]]:
+    """Return the maps (h, w) of every case."""
+    wanted: dict[int, list[Target]] = defaultdict(list)
+    places = {}
+    for case in cases:
+        targets, mine = targets_of(case, split), wanted[case.image]
+        places[case] = slice(len(mine), len(mine) + len(targets))
+        mine += targets
+    made = mapper.maps(wanted, stage=stage)
+    return {case: [one.values.numpy() for one in made[case.image][place]] for case, place in places.items()}
+
+
+def targets_of(case: Case, split: DetectedSplit) -> list[Target]:
+    """Return what is explained of a case: one target, or of a confusion that of the true and of the detected class."""
     if case.detection is None:
         assert case.object is not None
-        return [Object(input_box(sample.gt_boxes[case.object], frame), case.class_id)]
-    if case.subtype == "confusion":
-        return [
-            detected(sample, case.detection, frame, explained=class_id)
-            for class_id in (case.class_id, case.other_class)
-        ]
-    return [detected(sample, case.detection, frame)]
+        return [missed(split, case.image, case.object)]
+    if case.other_class is None:
+        return [detected(split, case.image, case.detection)]
+    both = (case.class_id, case.other_class)
+    return [detected(split, case.image, case.detection, explained=class_id) for class_id in both]
 
 
 def _example(
-    case: Case, sample: Sample, picture: Picture, maps: Sequence[npt.NDArray[np.float32]], names: Sequence[str]
+    case: Case, split: DetectedSplit, picture: npt.NDArray[np.uint8], maps: Sequence[Values], names: Sequence[str]
 ) -> Example:
-    boxes = [
-        *([sample.gt_boxes[case.object]] if case.object is not None else []),
-        *([sample.boxes[case.detection]] if case.detection is not None else []),
-    ]
-    region = crop_region(picture.frame.to_input(np.array(boxes)), picture.frame)
+    sample, frame = split.samples[case.image], split.frames[case.image]
+    marks = {}
+    if case.object is not None:
+        marks["true"] = sample.gt_boxes[case.object], names[int(sample.gt_classes[case.object])]
+    if case.detection is not None:
+        marks["predicted"] = (
+            sample.boxes[case.detection],
+            f"{names[int(sample.classes[case.detection])]} {case.conf:.0%}",
+        )
+    boxes = frame.to_input(np.array([box for box, _ in marks.values()]))
+    region = crop_region(boxes, frame)
     x1, y1, x2, y2 = region
-    cut = Frame((y2 - y1, x2 - x1), picture.frame.input, (1.0, 1.0), (float(y1), float(x1)))
-    values = [cut.cut(one) for one in maps]
+    cut = Frame((y2 - y1, x2 - x1), frame.input, (1.0, 1.0), (float(y1), float(x1)))
     return Example(
         title=title_of(case, names),
         caption=f"{sample.image}, severity {case.severity:.2f}",
-        picture=picture.rgb[y1:y2, x1:x2],
-        layers=_layers(case, values, names),
-        marks=_marks(case, sample, picture.frame, region, names),
+        picture=picture[y1:y2, x1:x2],
+        layers=_layers(case, [cut.cut(one) for one in maps], names),
+        marks=tuple(
+            Mark(_fractions(box, region), label, kind)  # type: ignore[arg-type]
+            for box, (kind, (_, label)) in zip(boxes, marks.items(), strict=True)
+        ),
     )
 
 
@@ -113,8 +111,8 @@ def crop_region(boxes: Floats, frame: Frame) -> Region:
     half = np.maximum(half, half.max() / 2)  # no thin strips
     content = frame.to_input(np.array([[0, 0, frame.original[1], frame.original[0]]]))[0]
     inside_low, inside_high = np.maximum(content[:2], 0), np.minimum(content[2:], frame.input[::-1])
-    first = np.clip(np.floor(centre - half), inside_low, inside_high - 1)
-    last = np.clip(np.ceil(centre + half), first + 1, np.maximum(inside_high, first + 1))
+    first = np.clip(np.floor(centre - half), np.ceil(inside_low), np.floor(inside_high) - 1)
+    last = np.clip(np.ceil(centre + half), first + 1, np.maximum(np.floor(inside_high), first + 1))
     return int(first[0]), int(first[1]), int(last[0]), int(last[1])
 
 
@@ -139,16 +137,13 @@ def title_of(case: Case, names: Sequence[str]) -> str:
             return f"{name} found, {conf}, IoU {case.iou:.2f}"
 
 
-def _layers(case: Case, values: Sequence[npt.NDArray[np.float32]], names: Sequence[str]) -> tuple[MapLayer, ...]:
-    if len(values) == 1:
-        return (MapLayer(f"for {names[case.class_id]}", values[0]),)
-    assert case.other_class is not None
-    return difference_layers(*values, true=names[case.class_id], predicted=names[case.other_class])
+def _layers(case: Case, maps: Sequence[Values], names: Sequence[str]) -> tuple[MapLayer, ...]:
+    if case.other_class is None:
+        return (MapLayer(f"for {names[case.class_id]}", maps[0]),)
+    return difference_layers(*maps, true=names[case.class_id], predicted=names[case.other_class])
 
 
-def difference_layers(
-    for_true: npt.NDArray[np.float32], for_predicted: npt.NDArray[np.float32], *, true: str, predicted: str
-) -> tuple[MapLayer, ...]:
+def difference_layers(for_true: Values, for_predicted: Values, *, true: str, predicted: str) -> tuple[MapLayer, ...]:
     """Return three layers on one scale: what speaks for the true class, for the predicted one, and the difference.
 
     Args:
@@ -166,18 +161,7 @@ def difference_layers(
     )
 
 
-def _marks(case: Case, sample: Sample, frame: Frame, region: Region, names: Sequence[str]) -> tuple[Mark, ...]:
-    marks = []
-    if case.object is not None:
-        box = sample.gt_boxes[case.object]
-        marks.append(Mark(_fractions(box, frame, region), names[int(sample.gt_classes[case.object])], "true"))
-    if case.detection is not None:
-        label = f"{names[int(sample.classes[case.detection])]} {case.conf:.0%}"
-        marks.append(Mark(_fractions(sample.boxes[case.detection], frame, region), label, "predicted"))
-    return tuple(marks)
-
-
-def _fractions(box: Floats, frame: Frame, region: Region) -> tuple[float, ...]:
+def _fractions(box: Floats, region: Region) -> tuple[float, ...]:
+    """Return a box of the input in fractions of a region of it."""
     x1, y1, x2, y2 = region
-    size = np.array([x2 - x1, y2 - y1] * 2)
-    return tuple(((frame.to_input(box[None])[0] - (x1, y1, x1, y1)) / size).tolist())
+    return tuple(((box - (x1, y1, x1, y1)) / [x2 - x1, y2 - y1, x2 - x1, y2 - y1]).tolist())

@@ -40,7 +40,8 @@ def explain(
 ) -> list[Map]:
     """Return maps of where in the images what the model predicts comes from.
 
-    The detections are those of Ultralytics' `model.predict` with the same conf, iou, max_det and imgsz.
+    The detections are those of Ultralytics' `model.predict` with the same conf, iou, max_det and imgsz; of a
+    segmentation model also those with an empty mask, which `predict` leaves out.
 
     Args:
         model: `digits`, a .pt path or name; or an Ultralytics `YOLO` or its network, which is left as it is.

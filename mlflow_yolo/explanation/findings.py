@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from mlflow_yolo.figures.example import Example
-from mlflow_yolo.figures.style import Figure
 
 FOLDER = "explain"
 """Where the artifacts of a run lie."""
@@ -19,7 +18,7 @@ class Findings:
     Attributes:
         metrics: Numbers of the whole split by key.
         tables: By file name without ending.
-        figures: By file name without ending.
+        figures: PNGs by file name without ending.
         examples: By path without ending, the examples on one picture: `worst/<class>`, `pairs/<true>__<predicted>`.
         page: The report.
         answer: The result in a few sentences.
@@ -29,7 +28,7 @@ class Findings:
 
     metrics: Mapping[str, float]
     tables: Mapping[str, pd.DataFrame]
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, bytes]
     examples: Mapping[str, Sequence[Example]]
     page: str
     answer: Sequence[str]

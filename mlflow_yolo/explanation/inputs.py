@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -25,7 +24,8 @@ Pixels = npt.NDArray[np.uint8]
 Picture = str | Path | npt.NDArray[Any] | Image.Image
 """One image, or as a path: one image, a folder, a pattern such as `cells/*.png`, or a .txt list of images."""
 
-_READ = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}
+_AS_IT_IS, _GREY, _COLOR = -1, 0, 1
+"""OpenCV's flags for reading, which Ultralytics' `imread` takes."""
 
 
 def read_images(images: Picture | Sequence[Picture], *, channels: int = 3) -> Iterator[tuple[str, Pixels]]:
@@ -128,7 +128,7 @@ def _files(source: str | Path) -> list[Path]:
 
 
 def _read(path: Path, channels: int) -> Pixels:
-    picture: Any = imread(str(path), flags=_READ.get(channels, cv2.IMREAD_UNCHANGED))
+    picture: Any = imread(str(path), flags={1: _GREY, 3: _COLOR}.get(channels, _AS_IT_IS))
     if picture is None:
         raise ArgumentError(f"{path} is not a readable picture. Use a JPEG, PNG or another image file.")
     if channels == 3:
@@ -168,7 +168,7 @@ def _with_channels(name: str, picture: Pixels, channels: int) -> Pixels:
     if has == channels:
         return np.ascontiguousarray(picture)
     if channels == 1 and has in (3, 4):
-        return np.asarray(cv2.cvtColor(np.ascontiguousarray(picture[..., :3]), cv2.COLOR_RGB2GRAY)[..., None], np.uint8)
+        return np.asarray(Image.fromarray(np.ascontiguousarray(picture[..., :3])).convert("L"))[..., None]
     if channels in (1, 3) and has in (1, 2):  # grey, with or without transparency
         return np.repeat(picture[..., :1], channels, axis=2)
     if channels == 3 and has == 4:

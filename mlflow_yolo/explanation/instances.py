@@ -1,6 +1,5 @@
 """Single objects and detections of a split, drawn by lot: what a map is measured on."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +8,11 @@ import pandas as pd
 
 from mlflow_yolo.attribution.bias import coco_sizes
 from mlflow_yolo.attribution.frame import Frame
-from mlflow_yolo.attribution.masks import box_mask, polygon_mask
+from mlflow_yolo.attribution.masks import box_mask
 from mlflow_yolo.attribution.targets import Object, Target
-from mlflow_yolo.detection.samples import Sample
 from mlflow_yolo.detection.worst_predictions import cases_of
 from mlflow_yolo.explanation.detected import Box, Detected
-from mlflow_yolo.explanation.split import Picture
+from mlflow_yolo.explanation.split import DetectedSplit
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,18 +62,25 @@ def draw_instances(cases: pd.DataFrame, *, most: int, seed: int = 0) -> list[Ins
     ]
 
 
-def target_of(instance: Instance, sample: Sample, frame: Frame) -> Target:
+def target_of(split: DetectedSplit, instance: Instance) -> Target:
     """Return what is explained of an instance: its detection's logit, or that of the best anchor on a missed object."""
-    if instance.detection is None:
-        assert instance.object is not None
-        return Object(input_box(sample.gt_boxes[instance.object], frame), instance.class_id)
-    return detected(sample, instance.detection, frame)
+    if instance.detection is not None:
+        return detected(split, instance.image, instance.detection)
+    assert instance.object is not None
+    return missed(split, instance.image, instance.object)
 
 
-def detected(sample: Sample, row: int, frame: Frame, *, explained: int | None = None) -> Detected:
-    """Return the logit of a detection, of its own class or of another one."""
-    box = input_box(sample.boxes[row], frame)
+def detected(split: DetectedSplit, index: int, row: int, *, explained: int | None = None) -> Detected:
+    """Return the logit of a detection, a row of the image's sample, of its own class or of another one."""
+    sample = split.samples[index]
+    box = input_box(sample.boxes[row], split.frames[index])
     return Detected(box, float(sample.scores[row]), int(sample.classes[row]), explained)
+
+
+def missed(split: DetectedSplit, index: int, row: int) -> Object:
+    """Return the logit of the true class at the best anchor of an object, a row of the image's sample."""
+    sample = split.samples[index]
+    return Object(input_box(sample.gt_boxes[row], split.frames[index]), int(sample.gt_classes[row]))
 
 
 def input_box(box: Floats, frame: Frame) -> Box:
@@ -84,27 +89,10 @@ def input_box(box: Floats, frame: Frame) -> Box:
     return x1, y1, x2, y2
 
 
-def mask_of(sample: Sample, rows: Sequence[int], picture: Picture, grid: tuple[int, int]) -> Floats:
-    """Return the area that objects cover: their outlines where labelled, else their boxes.
-
-    Args:
-        sample: The image's sample.
-        rows: The objects.
-        picture: The image as the model saw it.
-        grid: (h, w) of a map that covers the image.
-
-    Returns:
-        (h, w) in [0, 1], the covered share of each cell.
-    """
-    size = (sample.height, sample.width)
-    if picture.polygons is not None:
-        return polygon_mask([picture.polygons[row] for row in rows], size=size, grid=grid)
-    return box_mask(sample.gt_boxes[list(rows)], size=size, grid=grid)
-
-
-def instance_mask(instance: Instance, sample: Sample, picture: Picture, grid: tuple[int, int]) -> Floats:
-    """Return the area of an instance's object, or of its own box where there is no object."""
+def instance_mask(split: DetectedSplit, instance: Instance, grid: tuple[int, int]) -> Floats:
+    """Return the area of an instance's object, or of its own box where there is no object; see `DetectedSplit.mask`."""
     if instance.object is not None:
-        return mask_of(sample, [instance.object], picture, grid)
+        return split.mask(instance.image, [instance.object], grid)
     assert instance.detection is not None
+    sample = split.samples[instance.image]
     return box_mask(sample.boxes[[instance.detection]], size=(sample.height, sample.width), grid=grid)

@@ -2,24 +2,25 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from mlflow_yolo.attribution.cam import METHODS, Method
+from mlflow_yolo.attribution.cam import METHODS
 from mlflow_yolo.attribution.capture import forward
 from mlflow_yolo.attribution.deletion import deletion_insertion, random_map
 from mlflow_yolo.attribution.maps import TargetMap
 from mlflow_yolo.attribution.outputs import DetectionOutputs
 from mlflow_yolo.attribution.targets import Target
-from mlflow_yolo.explanation.batches import Progress, as_input, branch_of, map_pictures
+from mlflow_yolo.explanation.batches import Mapper, as_input, branch_of
 from mlflow_yolo.explanation.detected import Detected, anchor_of
 from mlflow_yolo.explanation.instances import Instance
 from mlflow_yolo.explanation.network import ExplainedModel
 from mlflow_yolo.explanation.split import DetectedSplit
 
-RANDOM = "random"
+RANDOM, PEER = "random", "gradcam"
 
 
 def draw_detections(instances: Sequence[Instance], *, most: int, seed: int = 0) -> list[int]:
@@ -37,78 +38,77 @@ def draw_detections(instances: Sequence[Instance], *, most: int, seed: int = 0) 
 
 def perturb(
     split: DetectedSplit,
-    model: ExplainedModel,
+    mapper: Mapper,
     maps: Mapping[int, Sequence[TargetMap]],
     *,
-    method: Method,
     peer_block: int,
     steps: int = 12,
     seed: int = 0,
-    progress: Progress = lambda n: None,
 ) -> pd.DataFrame:
     """Return how the score of detections falls and rises as pixels go and come in the order of their maps.
 
     Args:
         split: The split.
-        model: The model.
+        mapper: What made the maps.
         maps: By image, the maps of some of its detections (`Detected` targets).
-        method: How they were made.
         peer_block: The block that the usual recipe takes, for Grad-CAM to be compared with.
         steps: Points of the curves.
         seed: Of the random maps.
-        progress: Told how many detections were done.
 
     Returns:
-        A row for each detection and kind of map: `image`, `class_id`, `map`, `deletion` (small is good), `insertion`
-        (large is good).
+        A row for each detection and kind of map: `detection` (a number), `image`, `class_id`, `map`, `deletion` (small
+        is good), `insertion` (large is good); nan for a map that marks nothing.
     """
     wanted: dict[int, list[Target]] = {index: [made.target for made in of] for index, of in maps.items()}
-    peers = map_pictures(model, split.input, wanted, method=METHODS["gradcam"], blocks=[peer_block])
-    rows = []
+    peer = replace(mapper, method=METHODS["gradcam"], blocks=(peer_block,))
+    peers = peer.maps(wanted, stage="maps to compare with")
+    done = mapper.stages.begin("deletion and insertion", sum(map(len, maps.values())), unit="detection")
+    rows: list[dict[str, object]] = []
     for index, of in maps.items():
-        image = as_input(split.input(index))[None].to(model.device)
-        for number, (made, peer) in enumerate(zip(of, peers[index], strict=True)):
+        image = as_input(split.input(index))[None].to(mapper.model.device)
+        for made, other in zip(of, peers[index], strict=True):
             assert isinstance(made.target, Detected)
-            score = _Score(model, made.target, image)
+            number = len(rows) // 3
             kinds = {
-                method.name: made.values,
-                f"gradcam, block {peer_block}": peer.values,
-                RANDOM: random_map((made.values.shape[0], made.values.shape[1]), seed + 1000 * index + number),
+                mapper.method.name: made.values,
+                f"{PEER}, block {peer_block}": other.values,
+                RANDOM: random_map((made.values.shape[0], made.values.shape[1]), seed + number),
             }
+            of_detection = {"detection": number, "image": split.samples[index].image, "class_id": made.target.class_id}
+            score = _Score(mapper.model, made.target, image)
             for kind, values in kinds.items():
                 areas = deletion_insertion(image, values, score, steps=steps)
-                rows.append(
-                    {
-                        "image": split.samples[index].image,
-                        "class_id": made.target.class_id,
-                        "map": kind,
-                        "deletion": areas.deletion,
-                        "insertion": areas.insertion,
-                    }
-                )
-            progress(1)
-    return pd.DataFrame(rows, columns=["image", "class_id", "map", "deletion", "insertion"])
+                rows.append({**of_detection, "map": kind, **areas._asdict()})
+            done(1)
+    return pd.DataFrame(rows, columns=["detection", "image", "class_id", "map", "deletion", "insertion"])
 
 
 def perturbation_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the means of each kind of map, and how often it beats a random one on the same detection.
+    """Return the means of each kind of map, and how often it beats the others on the same detection.
 
     Args:
         rows: What `perturb` returned.
 
     Returns:
-        Columns `map`, `n`, `deletion`, `insertion`, `beats_random` (share of the detections whose insertion minus
-        deletion is larger than with a random map; nan for the random one), in the order of the first occurrence.
+        Columns `map`, `n` (maps that mark something), `deletion`, `insertion`, and for each other kind of map but the
+        first `beats <kind>`: on what share of the detections on which both mark something insertion minus deletion is
+        larger than its; nan where there is none. In the order of the first occurrence.
     """
+    kinds = list(dict.fromkeys(rows["map"]))
+    gain = rows.assign(gain=rows["insertion"] - rows["deletion"]).pivot(index="detection", columns="map", values="gain")
     table = []
-    gain = rows["insertion"] - rows["deletion"]
-    chance = gain[rows["map"] == RANDOM].to_numpy()
-    for kind in rows["map"].unique():
-        mine = rows["map"] == kind
-        beats = float(np.mean(gain[mine].to_numpy() > chance)) if kind != RANDOM else float("nan")
-        means = {name: float(rows.loc[mine, name].mean()) for name in ("deletion", "insertion")}
-        table.append({"map": kind, "n": int(rows.loc[mine, "deletion"].notna().sum()), **means, "beats_random": beats})
-    return pd.DataFrame(table, columns=["map", "n", "deletion", "insertion", "beats_random"])
+    for kind in kinds:
+        mine = rows[rows["map"] == kind]
+        row = {"map": kind, "n": int(mine["deletion"].notna().sum())}
+        row |= {name: mine[name].mean() for name in ("deletion", "insertion")}
+        table.append(row | {f"beats {other}": _beats(gain, kind, other) for other in kinds[1:]})
+    return pd.DataFrame(table, columns=["map", "n", "deletion", "insertion", *(f"beats {kind}" for kind in kinds[1:])])
+
+
+def _beats(gain: pd.DataFrame, kind: str, other: str) -> float:
+    """Return the share of detections on which one kind of map gains more than another; nan of a kind with itself."""
+    both = gain[kind].notna() & gain[other].notna() & (kind != other)
+    return float((gain[kind] > gain[other])[both].mean()) if both.any() else float("nan")
 
 
 class _Score:

@@ -5,26 +5,59 @@ from typing import Any
 import numpy as np
 import torch
 from ultralytics.engine.validator import BaseValidator
-from ultralytics.models.yolo.classify import ClassificationValidator
 from ultralytics.models.yolo.obb import OBBValidator
 from ultralytics.utils import ops
 
 from mlflow_yolo.attribution.class_maps import watch_classifier
-from mlflow_yolo.models.validators import VALIDATORS, Recording
+from mlflow_yolo.attribution.frame import Frame
+from mlflow_yolo.models.validators import (
+    OrderedClassificationValidator,
+    Recording,
+    RecordingDetectionValidator,
+    RecordingPoseValidator,
+    RecordingSegmentationValidator,
+)
 
 
-class RecordingRotatedValidator(Recording, OBBValidator):  # type: ignore[misc]
-    """`OBBValidator` with `samples`: the upright boxes around its rotated ones, on both sides of the comparison."""
+class Framing:
+    """Adds `frames` to a recording validator: where each image lies in its network input, in the order of `samples`."""
+
+    frames: list[Frame]
+
+    def init_metrics(self, model: Any) -> None:
+        self.frames = []
+        super().init_metrics(model)  # type: ignore[misc]
 
     def update_metrics(self, preds: list[dict[str, Any]], batch: dict[str, Any]) -> None:
-        for index, pred in enumerate(preds):
-            truth = self._prepare_batch(index, batch)
-            upright = {**truth, "bboxes": _enclosing(truth["bboxes"])}
-            self.samples.append(self._sample({**pred, "bboxes": _enclosing(pred["bboxes"])}, upright))
-        OBBValidator.update_metrics(self, preds, batch)
+        height, width = (int(side) for side in batch["img"].shape[2:])
+        for shape, ((gain, _), (left, top)) in zip(batch["ori_shape"], batch["ratio_pad"], strict=True):
+            # One gain for both sides, as Ultralytics scales boxes back.
+            original = int(shape[0]), int(shape[1])
+            self.frames.append(Frame(original, (height, width), (float(gain),) * 2, (float(top), float(left))))
+        super().update_metrics(preds, batch)  # type: ignore[misc]
 
 
-class ExplainingClassificationValidator(ClassificationValidator):  # type: ignore[misc]
+class FramingDetectionValidator(Framing, RecordingDetectionValidator):
+    """`RecordingDetectionValidator` with `frames`."""
+
+
+class FramingSegmentationValidator(Framing, RecordingSegmentationValidator):
+    """`RecordingSegmentationValidator` with `frames`."""
+
+
+class FramingPoseValidator(Framing, RecordingPoseValidator):
+    """`RecordingPoseValidator` with `frames`."""
+
+
+class FramingRotatedValidator(Framing, Recording, OBBValidator):  # type: ignore[misc]
+    """`OBBValidator` with `frames` and `samples`: upright boxes around the rotated ones of both sides."""
+
+    def _sample(self, pred: dict[str, Any], truth: dict[str, Any]) -> Any:
+        upright = {**truth, "bboxes": _enclosing(truth["bboxes"])}
+        return super()._sample({**pred, "bboxes": _enclosing(pred["bboxes"])}, upright)
+
+
+class ExplainingClassificationValidator(OrderedClassificationValidator):
     """`ClassificationValidator` that keeps every probability, and the maps of the true and the predicted class.
 
     Attributes:
@@ -68,5 +101,10 @@ def _enclosing(boxes: Any) -> Any:
     return torch.cat((corners.amin(1), corners.amax(1)), dim=-1)
 
 
-EXPLAINED: dict[str, type[BaseValidator]] = {**VALIDATORS, "obb": RecordingRotatedValidator}
-"""The validator of each task with boxes; it has `samples`."""
+EXPLAINED: dict[str, type[BaseValidator]] = {
+    "detect": FramingDetectionValidator,
+    "segment": FramingSegmentationValidator,
+    "pose": FramingPoseValidator,
+    "obb": FramingRotatedValidator,
+}
+"""The validator of each task with boxes; it has `samples` and `frames`."""

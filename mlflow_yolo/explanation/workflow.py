@@ -2,6 +2,9 @@
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from mlflow_yolo.explanation.stages import Stages
 from mlflow_yolo.models.arguments import check_device, check_imgsz, check_positive
 from mlflow_yolo.models.checkpoint import Model, read_model
 from mlflow_yolo.models.data import localise, new_directory
+from mlflow_yolo.tracking.events.tracked_training import keep_active
 from mlflow_yolo.tracking.run import TrackedRun, open_run
 from mlflow_yolo.tracking.stores.store import check_store, ensure_store
 from mlflow_yolo.tracking.stores.target import Target
@@ -71,83 +75,105 @@ def run_explain(
         opened.layers.check(settings.block)
     groups = read_categories(Path(categories), opened.names) if categories else None
     size = opened.imgsz if imgsz is None else check_imgsz(imgsz)
+    subject = Subject(found, opened, dataset, chosen, size, batch, check_device(device), groups)
     directory = new_directory(output, "explain")
     if not ensure_store(tracking.tracking_uri).reachable:
         print(f"note: {check_store(tracking.tracking_uri, journal_directory=directory).message}", file=sys.stderr)
-    name = tracking.run_name or (None if tracking.run_id else directory.name)
-    run = open_run(directory, **tracking.place, run_id=tracking.run_id, name=name, recover=False)
-    status = "FAILED"
-    try:
-        run.log_params({"model": _shown(found), "data": dataset.name, "split": chosen, "imgsz": size})
+    with _run(tracking, directory) as run:
+        run.log_params({"model": subject.model_name, "data": dataset.name, "split": chosen, "imgsz": size})
         run.set_tags({keys.TAG_VERSION: __version__})
         _log_dataset(run, dataset)
         started = time.perf_counter()
-        findings = _explain(
-            found,
-            opened,
-            localise(dataset, directory),
-            chosen,
-            size,
-            batch,
-            check_device(device),
-            groups,
-            settings,
-            directory,
-        )
+        findings = explain_subject(subject, settings, directory)
         folder = write_findings(findings, directory)
         log_findings(run, findings, folder)
         run.log_metrics({"explain/seconds": time.perf_counter() - started})
         run.set_tags({keys.TAG_NOTE: note(findings)})
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        run.close(status)
     return f"{summary(findings)}\nreport: {folder / 'report.html'}"
 
 
-def _explain(
-    found: Model,
-    model: ExplainedModel,
-    dataset: Dataset,
-    split: str,
-    imgsz: int,
-    batch: int,
-    device: str,
-    groups: Categories | None,
-    settings: Settings,
-    directory: Path,
-) -> Findings:
-    facts = {
-        "model": _shown(found),
-        "data": f"{dataset.name} ({dataset.fingerprint}), {split}: {dataset.splits[split].n_images} images",
-        "input": f"{imgsz} px",
-    }
-    place: dict[str, Any] = {
-        "split": split,
-        "imgsz": imgsz,
-        "batch": batch,
-        "device": device,
-        "directory": directory / "measured",
-    }
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is explained, checked.
+
+    Attributes:
+        found: The located checkpoint.
+        model: The same, opened.
+        dataset: The data.
+        split: One of its splits.
+        imgsz: Input size, pixels.
+        batch: Images a batch of the pass.
+        device: A checked device.
+        groups: Categories of the classes, None for none.
+    """
+
+    found: Model
+    model: ExplainedModel
+    dataset: Dataset
+    split: str
+    imgsz: int
+    batch: int
+    device: str
+    groups: Categories | None
+
+    @property
+    def model_name(self) -> str:
+        """The checkpoint's file and the beginning of its hash."""
+        name, sha256 = Path(self.found.source).name, self.found.sha256
+        return f"{name} ({sha256[:12]})" if sha256 else name
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What stands at the top of the report."""
+        data, n = f"{self.dataset.name} ({self.dataset.fingerprint})", self.dataset.splits[self.split].n_images
+        return {"model": self.model_name, "data": f"{data}, {self.split}: {n} images", "input": f"{self.imgsz} px"}
+
+    @property
+    def peer_block(self) -> int:
+        """The last block of the backbone, which the usual recipes of Grad-CAM take."""
+        return max(block.index for block in self.found.blocks if block.part == "backbone")
+
+
+def explain_subject(subject: Subject, settings: Settings, directory: Path) -> Findings:
+    """Return everything that one pass over the split, and maps of what it found, have to say.
+
+    Args:
+        subject: What is explained.
+        settings: How much is looked at.
+        directory: Where a data.yaml is written, and Ultralytics may write.
+    """
+    data = localise(subject.dataset, directory)
+    pass_ = {name: getattr(subject, name) for name in ("split", "imgsz", "batch", "device")}
+    pass_["directory"] = directory / "measured"
     with Stages() as stages:
-        place["progress"] = stages.count("validation")
-        if dataset.task == "classify":
-            classified = classify_split(found.source, dataset, **place)
-            return explain_classifier(
-                classified, model, root=dataset.root, settings=settings, groups=groups, facts=facts, stages=stages
-            )
-        detected = detect_split(found.source, dataset, **place)
-        return explain_detector(
-            detected,
-            model,
-            peer_block=max(block.index for block in found.blocks if block.part == "backbone"),
-            settings=settings,
-            groups=groups,
-            facts=facts,
-            stages=stages,
-        )
+        about: dict[str, Any] = {
+            "settings": settings,
+            "groups": subject.groups,
+            "facts": subject.facts,
+            "stages": stages,
+        }
+        progress = stages.count("validation")
+        if data.task == "classify":
+            classified = classify_split(subject.found.source, data, progress=progress, **pass_)
+            return explain_classifier(classified, subject.model, root=data.root, **about)
+        detected = detect_split(subject.found.source, data, progress=progress, **pass_)
+        return explain_detector(detected, subject.model, peer_block=subject.peer_block, **about)
+
+
+@contextmanager
+def _run(tracking: Target, directory: Path) -> Iterator[TrackedRun]:
+    """Open a run, and close it as what has become of it."""
+    name = tracking.run_name or (None if tracking.run_id else directory.name)
+    run = open_run(directory, **tracking.place, run_id=tracking.run_id, name=name, recover=False)
+    try:
+        yield run
+    except KeyboardInterrupt:
+        run.close("KILLED", state="interrupted", timeout_s=5.0)
+        raise
+    except BaseException:
+        run.close("FAILED")
+        raise
+    run.close("FINISHED", keep_active=keep_active())
 
 
 def _split(dataset: Dataset, split: str) -> str:
@@ -179,7 +205,3 @@ def _check_classes(model: ExplainedModel, dataset: Dataset) -> None:
 def _log_dataset(run: TrackedRun, dataset: Dataset) -> None:
     profile = {name: {"images": split.n_images, "objects": split.n_objects} for name, split in dataset.splits.items()}
     run.log_dataset(dataset.name, dataset.fingerprint, source=str(dataset.yaml), profile=profile, context="explanation")
-
-
-def _shown(model: Model) -> str:
-    return f"{Path(model.source).name} ({model.sha256[:12]})" if model.sha256 else Path(model.source).name

@@ -4,9 +4,11 @@ The predictions are those that Ultralytics' own metrics are computed from: no fu
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ultralytics.data import build_dataloader
 from ultralytics.engine.validator import BaseValidator
 from ultralytics.models.yolo.classify import ClassificationValidator
 from ultralytics.models.yolo.detect import DetectionValidator
@@ -67,7 +69,19 @@ class RecordingPoseValidator(Recording, PoseValidator):  # type: ignore[misc]
     """`PoseValidator` with the boxes of its detections as `samples`."""
 
 
-class RecordingClassificationValidator(ClassificationValidator):  # type: ignore[misc]
+class OrderedClassificationValidator(ClassificationValidator):  # type: ignore[misc]
+    """`ClassificationValidator` that goes through the images in the dataset's order.
+
+    Ultralytics shuffles them by torch's seed: what is kept could be neither named nor paired between models.
+    """
+
+    def get_dataloader(self, dataset_path: Path | str, batch_size: int) -> Any:
+        """Return Ultralytics' loader, unshuffled."""
+        dataset = super().get_dataloader(dataset_path, batch_size).dataset
+        return build_dataloader(dataset, batch_size, self.args.workers, shuffle=False, rank=-1, device=self.device)
+
+
+class RecordingClassificationValidator(OrderedClassificationValidator):
     """`ClassificationValidator` with `labels`: (N, 2) true and most likely class per image, in the split's order."""
 
     labels: np.ndarray[Any, np.dtype[np.int64]]

@@ -192,7 +192,7 @@ def _config(
     question: FreezeQuestion, dataset: Dataset, model: Model, freezes: tuple[Freeze, ...], trials: tuple[Trial, ...]
 ) -> dict[str, Any]:
     """Return what identifies the question: the plans, the data by its fingerprint, the model by its bytes."""
-    elsewhere = ("stages", "seed", "model", "data", "device")
+    elsewhere = ("stages", "seed", "model", "data", "device", "maps")
     plan = {key: value for key, value in trials[0].plan.items() if key not in elsewhere}
     stages = [{**stage, "freeze": None} for stage in trials[0].plan["stages"]]
     return {

@@ -10,6 +10,14 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import yaml_model_load
 
+from mlflow_yolo import checkpoints
+from mlflow_yolo.datasets.dataset import load_dataset
+from mlflow_yolo.datasets.digits import generate
+from mlflow_yolo.explanation.network import ExplainedModel, open_model
+from mlflow_yolo.explanation.split import DetectedSplit, detect_split
+from mlflow_yolo.models.checkpoint import read_model
+from mlflow_yolo.models.data import localise
+
 
 @pytest.fixture
 def lively(tmp_path: Path) -> Callable[..., YOLO]:
@@ -53,3 +61,37 @@ def make_lively(name: str, *, end_to_end: bool = False) -> YOLO:
             head.proto.cv3.bn.bias.fill_(3.0)
     network.end2end = end_to_end
     return model
+
+
+@pytest.fixture(scope="session")
+def few_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the data.yaml of a few scenes of digits, 12 of them to explain."""
+    folder = tmp_path_factory.mktemp("few-digits")
+    return generate("digits", cache_dir=folder, n_train=1, n_val=1, n_test=12)
+
+
+@pytest.fixture(scope="session")
+def digits_model() -> ExplainedModel:
+    """Return the shipped detector; nothing changes it."""
+    return open_model("digits", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def found(few_digits: Path, tmp_path_factory: pytest.TempPathFactory) -> DetectedSplit:
+    """Return what the shipped detector finds in `few_digits`."""
+    return detect(checkpoints.path(), few_digits, tmp_path_factory.mktemp("found"), imgsz=128)
+
+
+def detect(weights: Path, data: Path, folder: Path, *, imgsz: int, batch: int = 5) -> DetectedSplit:
+    """Return what a checkpoint finds in the test split of a data set."""
+    dataset = load_dataset(data, task=read_model(str(weights)).task)
+    return detect_split(
+        str(weights),
+        localise(dataset, folder),
+        split="test",
+        progress=lambda done, total: None,
+        imgsz=imgsz,
+        batch=batch,
+        device="cpu",
+        directory=folder / "measured",
+    )

@@ -190,14 +190,20 @@ def test_images_of_a_batch_do_not_mix(scenes: list[np.ndarray[Any, Any]]) -> Non
         np.testing.assert_allclose(found.boxes, alone.boxes, atol=1e-3)
 
 
-def test_the_pass_is_not_changed_and_nothing_found_has_the_right_shapes() -> None:
+def test_the_pass_is_not_changed(scenes: list[np.ndarray[Any, Any]]) -> None:
     ours = open_model("digits", device="cpu")
-    run = passed(ours, [torch.zeros(3, 128, 128)])
-    before = run.decoded.clone()
-    found = suppressed(ours, run, conf=0.99)[0]
+    run = passed(ours, [network_input(scenes[0], ours, 128)[0]])
+    decoded, logits = run.decoded.clone(), run.outputs.logits.clone()
+    assert len(suppressed(ours, run, conf=0.01, multi_label=True)[0]) > 1
+    assert torch.equal(run.decoded, decoded)
+    assert torch.equal(run.outputs.logits, logits)
 
-    assert torch.equal(run.decoded, before)
-    assert (len(found), found.boxes.shape, found.anchors.dtype) == (0, (0, 4), np.int64)
+
+def test_nothing_found_has_the_shapes_of_no_boxes(lively: Callable[..., YOLO]) -> None:
+    for ours in (open_model("digits", device="cpu"), open_model(lively("yolo11n-obb.yaml"))):
+        (found,) = suppressed(ours, passed(ours, [torch.zeros(3, 128, 128)]), conf=1.0)
+        assert (len(found), found.boxes.shape, found.anchors.dtype) == (0, (0, 4), np.int64)
+        assert ours.task != "obb" or found.polygons is not None
 
 
 @pytest.mark.parametrize(("options", "n"), [({"max_det": 2}, 2), ({"classes": []}, 0)])

@@ -87,6 +87,27 @@ def test_a_map_lies_on_its_own_detection(model: YOLO, scenes: list[tuple[Picture
         assert inside == pytest.approx(found.localisation.energy, abs=0.2)
 
 
+@pytest.mark.parametrize("method", ["layercam", "hirescam"])
+def test_localisation_is_of_the_positive_part_on_the_box_in_the_picture(
+    model: YOLO, picture: Picture, method: str
+) -> None:
+    large = np.asarray(Image.fromarray(picture[16:112]).resize((384, 288)))
+    for found in explain(model, large, method=method, max_det=3):
+        assert found.box is not None
+        assert found.localisation is not None
+        x1, y1, x2, y2 = found.box
+        assert found.localisation.coverage == pytest.approx((x2 - x1) * (y2 - y1) / (384 * 288), rel=1e-3)
+        h, w = found.values.shape
+        pixels = np.zeros((h * 20, w * 20))  # the box drawn on a fine grid and averaged over each cell
+        pixels[
+            round(y1 / 288 * h * 20) : round(y2 / 288 * h * 20), round(x1 / 384 * w * 20) : round(x2 / 384 * w * 20)
+        ] = 1
+        mask = pixels.reshape(h, 20, w, 20).mean((1, 3))
+        positive = np.maximum(found.values, 0)
+        assert found.localisation.energy == pytest.approx((positive * mask).sum() / positive.sum(), abs=0.03)
+    assert method == "layercam" or (found.values < 0).any()
+
+
 def test_batches_sizes_and_order_do_not_change_maps(
     model: YOLO, scenes: list[tuple[Picture, Picture, list[int]]]
 ) -> None:
@@ -178,6 +199,20 @@ def test_objects_that_nothing_found_are_explained_and_others_not(
     assert missed.conf == pytest.approx(1 / (1 + np.exp(-missed.score)))
     everything = explain(model, picture, target="missed", objects=[(boxes, classes)], conf=0.999)
     assert len(everything) == len(classes)
+
+
+def test_objects_and_targets_belong_to_their_own_image_in_every_batch(
+    model: YOLO, scenes: list[tuple[Picture, Picture, list[int]]]
+) -> None:
+    pictures = [picture for picture, _, _ in scenes]
+    objects = [(boxes, classes) for _, boxes, classes in scenes]
+    maps = explain(model, pictures, target="missed", objects=objects, conf=0.999, batch=2)
+    for i, (boxes, classes) in enumerate(objects):
+        mine = {(m.class_id, *np.round(m.box, 3)) for m in maps if m.image == f"image{i}" and m.box is not None}
+        assert mine == {(c, *np.round(box, 3)) for c, box in zip(classes, boxes, strict=True)}
+
+    own = [[ClassLogit(i, i)] for i in range(3)]
+    assert [m.class_id for m in explain(model, pictures, target=own, batch=2)] == [0, 1, 2]
 
 
 def test_targets_of_the_users_own_are_explained(model: YOLO, picture: Picture) -> None:

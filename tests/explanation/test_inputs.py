@@ -122,6 +122,16 @@ def test_files_are_read_as_predict_reads_them(detector: YOLO, tmp_path: Path, mo
     assert torch.equal(network_input(pixels, open_model(detector), square=False)[0], expected)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_files_are_read_in_grey_for_a_model_of_one_channel(tmp_path: Path, mode: str) -> None:
+    source = Image.fromarray(COLOR).convert(mode)
+    source.save(tmp_path / "a.png")
+    ((_, pixels),) = read_images(tmp_path / "a.png", channels=1)
+    assert pixels.shape == (50, 90, 1)
+    # Both take ITU-R 601's weights; OpenCV and Pillow round differently.
+    assert np.abs(pixels[..., 0].astype(int) - np.asarray(source.convert("L"))).max() <= 1
+
+
 def test_a_picture_is_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

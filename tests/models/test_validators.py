@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -14,6 +15,7 @@ from mlflow_yolo.datasets.digits import generate
 from mlflow_yolo.detection.samples import Sample
 from mlflow_yolo.models.data import localise
 from mlflow_yolo.training.measurement import Measurement, measure
+from tests.training.task_data import narrow_model, task_data
 
 pytestmark = pytest.mark.slow
 SIZES = {"square": (64, 64), "wide": (120, 50), "tall": (45, 90)}
@@ -91,3 +93,15 @@ def test_ground_truth_is_that_of_the_label_file_in_pixels(measured: Measurement,
 def test_every_image_has_one_sample(measured: Measurement) -> None:
     assert sorted(sample.image for sample in measured.samples) == sorted(f"images/{name}.png" for name in SIZES)
     assert (measured.n_images, measured.labels.shape) == (3, (0, 2))
+
+
+def test_a_classifier_is_validated_in_the_order_of_its_images_whatever_the_seed(tmp_path: Path) -> None:
+    data = task_data("classify", tmp_path / "data")
+    dataset = load_dataset(data)
+    weights = narrow_model("yolo11n", "classify", data, tmp_path)
+    folders = [dataset.names.index(image.parent.name) for image in dataset.splits["val"].images]
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        found = measure(weights, dataset, split="val", imgsz=32, batch=4, device="cpu", directory=tmp_path / "measured")
+        assert found.labels[:, 0].tolist() == folders
+    assert len(set(folders)) > 1

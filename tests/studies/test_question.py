@@ -152,11 +152,22 @@ def test_the_machine_is_no_part_of_the_question(question: FreezeQuestion) -> Non
     assert "device" not in check_question(question).config
 
 
+@pytest.mark.parametrize(("maps", "every"), [(None, None), ("off", 0), ("3", 3)])
+def test_maps_are_planned_as_asked_for_and_are_no_part_of_the_question(
+    question: FreezeQuestion, maps: str | None, every: int | None
+) -> None:
+    checked = check_question(replace(question, maps=maps))
+
+    assert {plan.maps for plan in plans(checked)} == {every}
+    assert checked.config == check_question(question).config
+
+
 @pytest.mark.parametrize(
     ("changes", "value"),
     [
         ({"freeze": ""}, "freeze=''"),
         ({"freeze": "24"}, "freeze=24"),
+        ({"maps": "-1"}, "maps=-1"),
         ({"freeze": "-1"}, "freeze=-1"),
         ({"freeze": "deep"}, "freeze=deep"),
         ({"seeds": "a"}, "seeds=a"),

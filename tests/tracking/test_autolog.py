@@ -285,7 +285,11 @@ def test_mlflows_own_state_is_read_and_never_changed(active_runs: Story) -> None
 
 @pytest.mark.parametrize(
     ("given", "value"),
-    [({"log_statistics": "some"}, "log_statistics='some'"), ({"every_n_steps": 0}, "every_n_steps=0")],
+    [
+        ({"log_statistics": "some"}, "log_statistics='some'"),
+        ({"every_n_steps": 0}, "every_n_steps=0"),
+        ({"log_maps": -3}, "log_maps=-3"),
+    ],
 )
 def test_an_option_that_is_no_value_is_named(given: dict[str, Any], value: str, methods: Any) -> None:
     with pytest.raises(ArgumentError, match=value):
@@ -304,6 +308,13 @@ def test_truth_values_mean_levels() -> None:
               for given in (True, False, "ALL")}  # fmt: skip
 
     assert levels == {True: "default", False: "off", "ALL": "all"}
+
+
+def test_maps_are_wanted_as_often_as_the_budget_allows_never_or_every_so_many_epochs() -> None:
+    given: list[bool | int] = [True, False, 1, 5]
+    plain: Any = {"log_statistics": "off", "every_n_steps": None, "extra_tags": None}
+
+    assert [autolog.check_options(log_maps=maps, **plain).maps for maps in given] == [None, 0, 1, 5]
 
 
 def test_a_version_that_was_not_tested_is_said_or_not_tracked(

@@ -106,6 +106,16 @@ def test_logged_gradients_are_those_after_the_exchange_between_the_processes(dis
 
 
 @pytest.mark.slow
+def test_maps_of_two_processes_are_those_of_the_first(distributed: Distributed) -> None:
+    files = distributed.client.list_artifacts(distributed.runs[0].info.run_id, "images")
+    shown = [file.path.split("/")[-1].split("+")[:3] for file in files if file.path.endswith(".png")]
+
+    maps = sorted((key, int(step)) for key, _, step in shown if key.startswith("cam~"))
+    assert [step for key, step in maps if key == "cam~01-hardest"] == [1, 2]
+    assert len(maps) == len(set(maps)) >= 5
+
+
+@pytest.mark.slow
 def test_the_second_process_has_no_journal_no_thread_and_its_own_step(distributed: Distributed) -> None:
     journals = list(distributed.folder.rglob("journal.jsonl"))
     opened = [

@@ -139,9 +139,9 @@ def test_what_is_asked_of_the_statistics_is_what_is_planned(
     planned: list[Any] = []
     monkeypatch.setattr(single, "run_job", lambda job, **_: planned.append(Plan.from_json(job["plan"])) or 130)
     with pytest.raises(KeyboardInterrupt):
-        train(statistics="all", every_n_steps=7)
+        train(statistics="all", every_n_steps=7, maps="off")
 
-    assert [(plan.statistics, plan.every_n_steps) for plan in planned] == [("all", 7)]
+    assert [(plan.statistics, plan.every_n_steps, plan.maps) for plan in planned] == [("all", 7, 0)]
 
 
 def test_two_trainings_in_the_same_second_do_not_meet(

@@ -8,8 +8,9 @@ from mlflow_yolo.figures.example import Example, MapLayer, Mark, example_strip
 from mlflow_yolo.figures.heat_map import Pixels, largest
 from mlflow_yolo.tracking.maps.explained import ExplainedImage, ExplainedObjects
 
-SIZE = 256
-"""Longer side of a panel, pixels: what MLflow's preview has."""
+SIZES = 160, 256
+"""Shortest and longest long side of a panel, pixels; between them it is that of the picture. More than MLflow's preview
+shows would only take time to encode, and less leaves no room for words."""
 
 _MOST_LABELS = 6
 
@@ -27,17 +28,20 @@ def draw_objects(explained: ExplainedObjects, names: Mapping[int, str]) -> Pixel
         f"{names.get(int(c), int(c))} {score:.2f}" if n <= _MOST_LABELS else ""
         for c, score in zip(watched.classes, explained.scores, strict=True)
     ]
-    on_objects = f"{place.energy:.0%} of the map" if place.is_measured else "no map"
+    where = f"{place.energy:.0%} on objects, area {place.coverage:.0%}"
     example = Example(
         title=f"{watched.chosen.title}: {n} object{'s' * (n != 1)}, mean score {float(explained.scores.mean()):.2f}",
-        caption=f"{watched.input.name}: {on_objects} on the objects, which cover {place.coverage:.0%}"
-        if place.is_measured
-        else f"{watched.input.name}: no map",
+        caption=f"{watched.input.name}: {where if place.is_measured else 'no map'}",
         picture=watched.input.picture,
         layers=(MapLayer("where it looks for them", explained.map),),
         marks=tuple(Mark(box, label, "true") for box, label in zip(watched.boxes, labels, strict=True)),
     )
-    return example_strip(example, size=SIZE)
+    return example_strip(example, size=panel_side(example.picture))
+
+
+def panel_side(picture: Pixels) -> int:
+    """Return the long side of a picture's panels."""
+    return min(max(*map(int, picture.shape[:2]), SIZES[0]), SIZES[1])
 
 
 def draw_image(explained: ExplainedImage, names: Mapping[int, str]) -> Pixels:
@@ -60,4 +64,4 @@ def draw_image(explained: ExplainedImage, names: Mapping[int, str]) -> Pixels:
             for role, word, values in zip(("true", "predicted"), words, explained.maps, strict=True)
         ),
     )
-    return example_strip(example, size=SIZE)
+    return example_strip(example, size=panel_side(example.picture))

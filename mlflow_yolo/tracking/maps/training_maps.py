@@ -49,7 +49,8 @@ class TrainingMaps:
         self._clock = clock
         self._watched: WatchedSet | None = None
         self._layers: Layers | None = None
-        self._spent_s, self._n_sets = 0.0, 0
+        self._spent_s, self._drawing_s, self._n_sets = 0.0, 0.0, 0
+        self._trained_s, self._n_epochs = 0.0, 0
         self._pool: ThreadPoolExecutor | None = None
 
     def end_epoch(self, trainer: Any, *, epoch: int, n_epochs: int, seconds: float, is_last: bool) -> bool:
@@ -65,8 +66,10 @@ class TrainingMaps:
         Returns:
             False where this training has no maps and never will: no labels, or a model without class logits.
         """
-        cost_s = self._spent_s / max(1, self._n_sets)
-        every = self._every_n_epochs or interval(n_epochs=n_epochs, cost_s=cost_s, epoch_s=seconds)
+        cost_s = (self._spent_s + self._drawing_s) / max(1, self._n_sets)
+        self._trained_s, self._n_epochs = self._trained_s + seconds, self._n_epochs + 1
+        epoch_s = self._trained_s / self._n_epochs
+        every = self._every_n_epochs or interval(n_epochs=n_epochs, cost_s=cost_s, epoch_s=epoch_s)
         if not is_due(epoch, every, is_last=is_last):
             return True
         began = self._clock()
@@ -117,10 +120,12 @@ class TrainingMaps:
 
     def _later(self, work: Callable[[], None]) -> None:
         def guarded() -> None:
+            began = time.thread_time()
             try:
                 work()
             except Exception as error:
                 self._report("pictures of maps", error)
+            self._drawing_s += time.thread_time() - began
 
         if self._pool is None:
             self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mlflow-yolo-maps")

@@ -65,16 +65,28 @@ def test_hardest_median_easiest_and_one_of_each_class_are_chosen() -> None:
 
 
 def test_a_rare_class_gets_its_only_image_before_a_frequent_one_takes_it() -> None:
-    labels = [squares(name, *classes) for name, classes in (("a", [0]), ("b", [0, 0]), ("c", [0] * 5), ("d", [0] * 6))]
-    labels += [squares("e", 0, 0, 0, 1)]  # the median of all that hold class 0 and show nothing else yet
+    labels = [
+        squares("a", 0),
+        squares("b", 0, 1),
+        *(squares(name, *[0] * n) for name, n in (("c", 3), ("d", 4), ("e", 5))),
+    ]
 
     assert shown(choose_images(labels, {}), labels) == {
-        "cam/01-hardest": "d",
-        "cam/02-median": "e",
+        "cam/01-hardest": "e",
+        "cam/02-median": "c",
         "cam/03-easiest": "a",
-        "cam/04-0": "b",
-        "cam/05-1": "e",  # nothing else holds it: the same picture again, with this class explained
+        "cam/04-0": "d",  # b is the lower median of b and d
+        "cam/05-1": "b",
     }
+
+
+def test_an_image_is_shown_again_for_a_class_that_is_nowhere_else() -> None:
+    labels = [squares("a", 0), squares("b", 0, 1), squares("c", 0, 0, 0)]
+
+    chosen = choose_images(labels, {})
+
+    assert shown(chosen, labels)["cam/02-median"] == shown(chosen, labels)["cam/05-1"] == "b"
+    assert [one.class_id for one in chosen if labels[one.image].name == "b"] == [None, 0, 1]
 
 
 def test_neither_the_order_nor_the_folder_of_the_images_has_an_influence() -> None:

@@ -7,8 +7,10 @@ from mlflow_yolo.attribution.frame import Frame
 from mlflow_yolo.tracking.maps.choice import Chosen
 from mlflow_yolo.tracking.maps.explained import ExplainedImage, ExplainedObjects, Map
 from mlflow_yolo.tracking.maps.inputs import Input
-from mlflow_yolo.tracking.maps.pictures import SIZE, draw_image, draw_objects
+from mlflow_yolo.tracking.maps.pictures import draw_image, draw_objects, panel_side
 from mlflow_yolo.tracking.maps.watched import Watched
+
+SIZE = 160  # of a panel: the pictures here are smaller
 
 
 def grey(n_objects: int) -> Watched:
@@ -59,3 +61,8 @@ def test_true_and_predicted_class_share_one_scale(signed: bool) -> None:
     y = strip.shape[0] // 2
     first, second = (colored(strip)[y - 5 : y + 5, x : x + 10].mean() for x in (SIZE + 60, 2 * SIZE + 60))
     assert (first, second) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("side", "panel"), [(32, 160), (160, 160), (200, 200), (640, 256)])
+def test_panels_are_as_large_as_the_picture_within_limits(side: int, panel: int) -> None:
+    assert panel_side(np.zeros((side // 2, side, 3), np.uint8)) == panel_side(np.zeros((side, 9, 3), np.uint8)) == panel
