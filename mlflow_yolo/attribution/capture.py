@@ -25,11 +25,14 @@ class Pass:
         outputs: The raw predictions, part of the graph.
         decoded: The predictions as Ultralytics gives them to its suppression.
         activations: By block, its output: (B, C, h, w).
+        entrances: What each input of the head is and what the head worked on instead, a leaf with the same values: a
+            prediction of one level leaves the others without a gradient, so nothing is spent on going back there.
     """
 
     outputs: Outputs
     decoded: Any
     activations: Mapping[int, Tensor]
+    entrances: Sequence[tuple[Tensor, Tensor]] = ()
 
     def gradients(self, score: Tensor, blocks: Sequence[int]) -> dict[int, Tensor]:
         """Return the derivative of a scalar by the outputs of some of the blocks; can be called again and again.
@@ -43,7 +46,14 @@ class Pass:
             By block, the shape of its output; 0 where the score does not depend on it.
         """
         inputs = [self.activations[block] for block in blocks]
-        found = torch.autograd.grad(score, inputs, retain_graph=True, allow_unused=True)
+        entered = torch.autograd.grad(score, [leaf for _, leaf in self.entrances], retain_graph=True, allow_unused=True)
+        crossed = [
+            (produced, gradient)
+            for (produced, _), gradient in zip(self.entrances, entered, strict=True)
+            if gradient is not None and produced.requires_grad and bool(gradient.any())
+        ]
+        produced, gradients = zip(*crossed, strict=True) if crossed else ((), ())
+        found = torch.autograd.grad(produced, inputs, gradients, retain_graph=True, allow_unused=True)
         return {
             block: torch.zeros_like(output) if gradient is None else gradient
             for block, output, gradient in zip(blocks, inputs, found, strict=True)
@@ -77,8 +87,11 @@ def forward(
         for index in sorted(set(blocks)):
             handle = children[index].register_forward_hook(_keep(kept, index, needs_gradient=needs_gradient))
             stack.callback(handle.remove)
+        entrances: list[tuple[Tensor, Tensor]] = []
+        if needs_gradient:
+            stack.callback(children[-1].register_forward_pre_hook(_cut(entrances)).remove)
         raw = run_single(network, images)
-        yield Pass(read_outputs(children[-1], raw, branch=branch), raw[0], kept)
+        yield Pass(read_outputs(children[-1], raw, branch=branch), raw[0], kept, entrances)
 
 
 def run_single(network: nn.Module, images: Tensor) -> Any:
@@ -106,6 +119,19 @@ def _keep(kept: dict[int, Tensor], index: int, *, needs_gradient: bool) -> Any:
             output = output.detach().requires_grad_()
         kept[index] = output
         return output
+
+    return hook
+
+
+def _cut(entrances: list[tuple[Tensor, Tensor]]) -> Any:
+    """Return a hook that lets the head work on leaves in place of its inputs, and keeps both."""
+
+    def hook(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        given = inputs[0]
+        tensors = [given] if isinstance(given, Tensor) else list(given)
+        leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+        entrances.extend(zip(tensors, leaves, strict=True))
+        return (leaves[0] if isinstance(given, Tensor) else leaves, *inputs[1:])
 
     return hook
 

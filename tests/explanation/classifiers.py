@@ -9,7 +9,9 @@ from ultralytics import YOLO
 from ultralytics.data.augment import classify_transforms
 
 
-def stripes(folder: Path, *, n_classes: int, n_images: int, side: int = 64, splits: tuple[str, ...] = ("train", "val")) -> Path:
+def stripes(
+    folder: Path, *, n_classes: int, n_images: int, side: int = 64, splits: tuple[str, ...] = ("train", "val")
+) -> Path:
     """Return a folder of noisy stripes: a class is a colour and an angle."""
     generator = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side] / side
@@ -30,8 +32,10 @@ def _color(index: int) -> tuple[float, float, float]:
     return tuple(255 * (0.2 + 0.8 * ((index * step) % 10) / 9) for step in (1, 3, 7))  # type: ignore[return-value]
 
 
-def fitted_classifier(data: Path, file: Path, *, imgsz: int, model: str = "yolo11n-cls.yaml", n_images: int = 10) -> Path:
-    """Return a checkpoint whose last layer was fitted to the training images by least squares, the rest left at chance."""
+def fitted_classifier(
+    data: Path, file: Path, *, imgsz: int, model: str = "yolo11n-cls.yaml", n_images: int = 10
+) -> Path:
+    """Return a checkpoint whose last layer was fitted by least squares, the rest left at chance."""
     torch.manual_seed(0)
     classes = sorted(path.name for path in (data / "train").iterdir())
     yolo = YOLO(model)
