@@ -153,4 +153,10 @@ def answer_of(errors: DetectionErrors, faithful: pd.DataFrame) -> list[str]:
             f"{row['energy_ratio']:.1f} times what a uniform map would (at best {row['energy_ceiling']:.1f}; "
             f"n={row['n']})."
         )
+    n_empty = int(faithful[faithful["class"] == "all"]["n_left_out"].sum())
+    if n_empty:
+        sentences.append(
+            f"{n_empty} maps are left out: empty, because their block has no influence on what was explained, or "
+            "without an object to lie on."
+        )
     return sentences

@@ -64,9 +64,9 @@ def run_explain(
         InputError: Something in the input cannot work; nothing has been written.
     """
     check_positive(batch=batch)
-    _check_settings(settings)
     check_not_exported(model)
     found = read_model(model, trust=trust)
+    _check_settings(settings, found.task)
     dataset = load_dataset(data, task=found.task)
     chosen = _split(dataset, split)
     opened = open_model(found.source, device=device, trust=trust)
@@ -184,13 +184,13 @@ def _split(dataset: Dataset, split: str) -> str:
     return split
 
 
-def _check_settings(settings: Settings) -> None:
+def _check_settings(settings: Settings, task: str) -> None:
     for name in ("per_class", "pairs", "pair_examples", "instances", "perturbed"):
         if getattr(settings, name) < 0:
             raise ArgumentError(f"{name}={getattr(settings, name)} is negative. Use 0 for none.")
     if settings.conf is not None and not 0 <= settings.conf <= 1:
         raise ArgumentError(f"conf={settings.conf} is no confidence. Use a number from 0 to 1, or auto.")
-    if settings.method not in (None, CLOSED_FORM):
+    if settings.method is not None and (settings.method != CLOSED_FORM or task != "classify"):
         find_method(settings.method)
 
 

@@ -8,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mlflow_yolo.exceptions import InputError, WorkError
+from mlflow_yolo.models import data
 from mlflow_yolo.tracking.stores.target import Target
 from mlflow_yolo.training import single
 from mlflow_yolo.training.job import write_json
@@ -154,7 +155,7 @@ def test_two_trainings_in_the_same_second_do_not_meet(
         return 130
 
     monkeypatch.setattr(single, "run_job", note)
-    monkeypatch.setattr(single.time, "strftime", lambda _: "train-20260101-000000")
+    monkeypatch.setattr(data.time, "strftime", lambda _: "train-20260101-000000")
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             train()
