@@ -142,9 +142,9 @@ def _parts(
         rounds = [[job for job in row if job is not None] for row in zip_longest(*queues)]
     else:
         rounds = [[job for queue in queues for job in queue]]
-    for jobs in rounds:
+    for number, jobs in enumerate(rounds, start=1):
         blocks = sorted({block for job in jobs for block in blocks_of(job.level)})
-        gradients = run.gradients(_total(jobs), blocks) if method.needs_gradient else {}
+        gradients = run.gradients(_total(jobs), blocks, is_last=number == len(rounds)) if method.needs_gradient else {}
         for block in blocks:
             those = [job for job in jobs if block in blocks_of(job.level)]
             images = sorted({job.image for job in those})
