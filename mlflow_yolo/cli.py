@@ -26,10 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = cli.main(args=words, prog_name="mlflow-yolo", standalone_mode=False)
-    except click.exceptions.Abort:
-        code = _say("interrupted. Start the same command again to resume.", 130)
-    except KeyboardInterrupt:
-        code = _say("interrupted. Start the same command again to resume.", 130)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        resumes = words[:1] != ["explain"]
+        code = _say("interrupted." + (" Start the same command again to resume." if resumes else ""), 130)
     except click.ClickException as error:
         code = _say(f"error: {error.format_message()}", 2)
     except MlflowYoloError as error:

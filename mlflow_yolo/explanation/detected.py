@@ -10,6 +10,9 @@ from mlflow_yolo.exceptions import ArgumentError
 
 Box = tuple[float, float, float, float]
 
+_CONF_WEIGHT = 10_000.0
+"""A validation fuses the model, which moves confidences by up to 2e-6; boxes that were rotated lie elsewhere."""
+
 
 @dataclass(frozen=True)
 class Detected:
@@ -79,4 +82,4 @@ def anchor_of(outputs: Outputs, image: int, *, box: Box, conf: float, class_id: 
     wanted = probabilities.new_tensor(box)
     side = float((wanted[2:] - wanted[:2]).abs().sum()) / 2 + 1.0
     apart: Tensor = (outputs.boxes[image].detach() - wanted[:, None]).abs().mean(0) / side
-    return int(((probabilities - conf).abs() * 100 + apart).argmin())
+    return int(((probabilities - conf).abs() * _CONF_WEIGHT + apart).argmin())

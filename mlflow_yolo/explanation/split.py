@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from mlflow_yolo.attribution.frame import Frame
@@ -47,11 +48,16 @@ class DetectedSplit:
 
     def polygons(self, index: int) -> tuple[Floats, ...] | None:
         """Return the outline of every labelled object, (K, 2) pixels of the image; None where boxes are labelled."""
-        segments = self.images.labels[index].get("segments", ())
-        sample = self.samples[index]
+        label, sample = self.images.labels[index], self.samples[index]
+        segments = label.get("segments", ())
         if not len(segments) or len(segments) != len(sample.gt_boxes):
             return None
-        return tuple(np.asarray(segment, dtype=np.float64) * (sample.width, sample.height) for segment in segments)
+        outlines = [np.asarray(segment, dtype=np.float64) * (sample.width, sample.height) for segment in segments]
+        # Ultralytics sorts objects by their area where it draws their masks over each other.
+        bounds = np.array([[*outline.min(0), *outline.max(0)] for outline in outlines])
+        apart = np.abs(sample.gt_boxes[:, None] - bounds).sum(2)
+        apart += (sample.gt_classes[:, None] != np.ravel(label["cls"])) * (1 + apart.max())
+        return tuple(outlines[i] for i in linear_sum_assignment(apart)[1])
 
     def mask(self, index: int, rows: Sequence[int], grid: tuple[int, int]) -> Floats:
         """Return the area that objects cover: their outlines where labelled, else their boxes.

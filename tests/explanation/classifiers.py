@@ -51,7 +51,10 @@ def fitted_classifier(
     ]
     images, true = torch.stack([image for image, _ in rows]), torch.tensor([i for _, i in rows])
     with torch.no_grad():
-        network.train()
+        for module in network.train().modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None  # the mean of all batches
+                module.reset_running_stats()
         for part in images.split(64):  # batch norm learns what is usual
             network(part)
         network.eval()
@@ -70,7 +73,5 @@ def fitted_classifier(
         head.linear.weight.copy_(weight.float())
         head.linear.bias.copy_((-weight @ mean).float())
     network.names = dict(enumerate(classes))
-    network.args = {**vars(network.args)} if not isinstance(network.args, dict) else network.args
-    network.args["imgsz"] = imgsz
     yolo.save(file)
     return file

@@ -133,7 +133,8 @@ def test_a_class_that_is_never_there_nor_predicted_has_a_page_that_says_so(
     run: Run, data: Path, tmp_path: Path
 ) -> None:
     for file in (data.parent / "labels" / "test").glob("*.txt"):
-        file.write_text("".join(line for line in file.open() if line.split()[0] != "7"))
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if line.split()[0] != "7"))
 
     folder = explained(run, data, tmp_path, "--conf", "0.99")
 
@@ -170,10 +171,10 @@ def test_a_classifier_with_one_cell_is_mapped_at_a_finer_block(run: Run, tmp_pat
     for file in data.glob("val/*/*.png"):
         Image.open(file).convert(mode).save(file)
 
-    folder = explained(run, data, tmp_path, "--model", str(weights), "--batch", "4")
+    folder = explained(run, data, tmp_path, "--model", str(weights), "--imgsz", "32")
 
     page = (folder / "report.html").read_text()
-    assert "hirescam, block 4" in page  # 8 x 8 cells; block 5 has 4 x 4
+    assert "hirescam, block 4" in page  # of stride 8, so 4 x 4 cells; what comes later has 2 x 2
     assert len(list((folder / "worst").iterdir())) == 3
 
 
@@ -184,10 +185,23 @@ def test_a_classifier_asked_for_a_class_it_never_predicts(run: Run, tmp_path: Pa
     shutil.rmtree(data / "val" / "001 stripes")
     (data / "val" / "001 stripes").mkdir()
 
-    code, shown, error = run("--data", str(data), "--model", str(weights), "--output", str(tmp_path / "out"))
+    code, shown, error = run(
+        "--data", str(data), "--model", str(weights), "--imgsz", "128", "--output", str(tmp_path / "out")
+    )
 
     if code:  # Ultralytics takes no empty folder of a class: then it is said
         assert (code, len(error.splitlines())) == (2, 1)
     else:
         row = pd.read_csv(folder_of(shown) / "per_class_accuracy.csv").iloc[1]
         assert row["n"] == 0
+
+
+def test_an_interruption_promises_nothing(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mlflow_yolo.explanation.workflow.detect_split", interrupt)
+    code, shown, error = run("--data", str(data), "--output", str(tmp_path / "out"))
+    assert (code, shown, error.strip()) == (130, "", "interrupted.")

@@ -67,8 +67,8 @@ def autolog(
             `default` and `off`.
         every_n_steps: Sample exactly every n-th optimizer step; None leaves it to `log_statistics`.
         log_maps: Add maps of where the model looks to the image grid, of the same validation images in every run on the
-            same data: after the first epoch, the last, and as many between as 3 % of the time allow. A number: every so
-            many epochs. They need `log_images`.
+            same data: before the first epoch (step 0), after the last, and between as often as 3 % of the time allow.
+            A number: between, every so many epochs. They need `log_images`.
         log_images: Log Ultralytics' plots and predictions, the pictures of the statistics, and maps.
         log_models: Log `weights/best.pt`, `weights/last.pt`, exported files, and `model/`: the best checkpoint as a
             directory that `mlflow.register_model(f"runs:/{run_id}/model", name)` takes.

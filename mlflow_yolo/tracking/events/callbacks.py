@@ -160,7 +160,7 @@ class TrainingCallbacks:
 
     @_guarded
     def on_train_start(self, trainer: Any) -> None:
-        """Log what is known before the first step, and start to watch the optimizer."""
+        """Log what is known before the first step, maps included, and start to watch the optimizer."""
         self.save_dir = Path(trainer.save_dir)
         if isinstance(self.run, RunReference):
             self._open_own_run(self.run)
@@ -169,6 +169,8 @@ class TrainingCallbacks:
         self._log_arguments(changed_arguments(vars(trainer.args), self._defaults))
         if not self._history.counts:  # those of the first stage: what a configuration freezes
             self._history.counts = count_parameters(trainer.model)
+        if self._offset + int(trainer.start_epoch) == 0:  # neither resumed nor a later stage
+            self._log_maps(lambda maps: maps.start(trainer))
         if self._blocks:
             self._blocks.start(trainer)
 
@@ -238,7 +240,15 @@ class TrainingCallbacks:
         self.run.log_metrics({**values, EPOCH_SECONDS: seconds}, step=epoch)
         if self._blocks:
             self._blocks.end_epoch(epoch=epoch, n_epochs=self._n_epochs)
-        self._log_maps(trainer, epoch=epoch, seconds=seconds)
+        self._log_maps(
+            lambda maps: maps.end_epoch(
+                trainer,
+                epoch=epoch,
+                n_epochs=self._n_epochs or int(trainer.epochs),
+                seconds=seconds,
+                is_last=self._is_final and bool(trainer.stop),
+            )
+        )
         if self._report:
             self._report({"epoch": epoch, "epochs": self._n_epochs or trainer.epochs, "metric": name, "value": value})
 
@@ -317,18 +327,12 @@ class TrainingCallbacks:
             return None
         return TrainingMaps(self.run, every_n_epochs=self._maps_every, report=self._report_maps)
 
-    def _log_maps(self, trainer: Any, *, epoch: int, seconds: float) -> None:
-        """Make maps if it is time for them; where that fails, or cannot be, none are made any more."""
+    def _log_maps(self, make: Callable[[TrainingMaps], bool]) -> None:
+        """Make maps if they are wanted; where that fails, or cannot be, none are made any more."""
         if not self._maps:
             return
         try:
-            goes_on = self._maps.end_epoch(
-                trainer,
-                epoch=epoch,
-                n_epochs=self._n_epochs or int(trainer.epochs),
-                seconds=seconds,
-                is_last=self._is_final and bool(trainer.stop),
-            )
+            goes_on = make(self._maps)
         except Exception as error:
             self._report_maps("maps", error)
             goes_on = False

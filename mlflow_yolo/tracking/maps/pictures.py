@@ -1,4 +1,4 @@
-"""One watched image after one epoch, as a picture for the image grid."""
+"""One watched image at one moment of the training, as a picture for the image grid."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,7 @@
-"""After which epochs maps are made: often enough to see the model learn, seldom enough not to be felt."""
+"""After which epochs maps are made: often enough to see the model learn, seldom enough not to be felt.
+
+Before the first one they are made in any case, as step 0: what the training begins with.
+"""
 
 from mlflow_yolo.exceptions import ArgumentError
 
@@ -7,6 +10,9 @@ BUDGET = 0.03
 
 SETS = 16
 """Sets of maps that a training has at most: each is a dozen pictures, and the UI's slider has a stop for each."""
+
+START = 0
+"""The step of the maps that are made before the first epoch. MLflow's image grid opens there, with maps or without."""
 
 OFF = 0
 
@@ -38,9 +44,9 @@ def check_interval(value: int | str | None, *, name: str = "maps") -> int | None
 
 
 def interval(*, n_epochs: int, cost_s: float, epoch_s: float) -> int:
-    """Return every how many epochs maps can be made within the budget of a whole training, first and last included.
+    """Return every how many epochs maps can be made within the budget of a whole training, start and end included.
 
-    A power of two, so that runs of different speed still share epochs to be compared at. The first and the last epoch
+    A power of two, so that runs of different speed still share epochs to be compared at. The start and the last epoch
     have maps in any case; a training of which these two alone take more has no others.
 
     Args:
@@ -56,10 +62,10 @@ def interval(*, n_epochs: int, cost_s: float, epoch_s: float) -> int:
 
 
 def n_sets(n_epochs: int, every: int) -> int:
-    """Return after how many epochs of a training `is_due` says yes."""
-    return n_epochs // every + (every > 1) + (n_epochs % every > 0 and n_epochs > 1)
+    """Return how many sets of maps a whole training has: that of the start, and one for each epoch that is due."""
+    return 1 + n_epochs // every + (n_epochs % every > 0)
 
 
 def is_due(epoch: int, every: int, *, is_last: bool) -> bool:
-    """Return whether an epoch, counted from 1, is the first, the last, or one of every so many."""
-    return is_last or epoch == 1 or epoch % every == 0
+    """Return whether an epoch, counted from 1, is the last or one of every so many; the start, 0, always is."""
+    return is_last or epoch % every == 0

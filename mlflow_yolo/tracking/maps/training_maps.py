@@ -1,4 +1,4 @@
-"""Maps of one training: made after some of its epochs with the model that is validated and saved.
+"""Maps of one training: made before its first epoch and after some, with the model that is validated and saved.
 
 They are made in the trainer's thread, where the device is free, and drawn in a thread of their own. Nothing of the
 training is changed: not a weight, a gradient, a mode or a random number.
@@ -15,7 +15,7 @@ from mlflow_yolo.attribution.localisation import summarise
 from mlflow_yolo.exceptions import ArgumentError
 from mlflow_yolo.tracking.maps.explained import ExplainedImage, ExplainedObjects, explain_images, explain_objects
 from mlflow_yolo.tracking.maps.pictures import draw_image, draw_objects
-from mlflow_yolo.tracking.maps.schedule import interval, is_due
+from mlflow_yolo.tracking.maps.schedule import START, interval, is_due
 from mlflow_yolo.tracking.maps.watched import WatchedSet, read_watched
 from mlflow_yolo.tracking.run import TrackedRun
 
@@ -25,8 +25,8 @@ _LOG = logging.getLogger(__name__)
 class TrainingMaps:
     """Makes and logs the maps of a run, over one or several stages of training.
 
-    The images are chosen at the first epoch that shows maps and stay the same; each has its own key in the image grid,
-    whose step is the epoch.
+    The images are chosen when the first maps are made and stay the same; each has its own key in the image grid, whose
+    step is the epoch: 0 for the weights that the training begins with.
 
     Args:
         run: The open run.
@@ -52,6 +52,21 @@ class TrainingMaps:
         self._spent_s, self._drawing_s, self._n_sets = 0.0, 0.0, 0
         self._trained_s, self._n_epochs = 0.0, 0
         self._pool: ThreadPoolExecutor | None = None
+        self._held_back: Callable[[], None] | None = None
+
+    def start(self, trainer: Any) -> bool:
+        """Make the maps of the weights that a training begins with.
+
+        Their values are logged after those of the first epoch: MLflow's comparison of runs opens with the metric that
+        was logged first.
+
+        Args:
+            trainer: Ultralytics' trainer, set up and before its first step.
+
+        Returns:
+            See `end_epoch`.
+        """
+        return self._make_set(trainer, epoch=START)
 
     def end_epoch(self, trainer: Any, *, epoch: int, n_epochs: int, seconds: float, is_last: bool) -> bool:
         """Make the maps of an epoch if it is time for them.
@@ -66,11 +81,23 @@ class TrainingMaps:
         Returns:
             False where this training has no maps and never will: no labels, or a model without class logits.
         """
+        self._release()
         cost_s = (self._spent_s + self._drawing_s) / max(1, self._n_sets)
         self._trained_s, self._n_epochs = self._trained_s + seconds, self._n_epochs + 1
         epoch_s = self._trained_s / self._n_epochs
         every = self._every_n_epochs or interval(n_epochs=n_epochs, cost_s=cost_s, epoch_s=epoch_s)
-        if not is_due(epoch, every, is_last=is_last):
+        return self._make_set(trainer, epoch=epoch) if is_due(epoch, every, is_last=is_last) else True
+
+    def stop(self) -> None:
+        """Finish what is being drawn; waits for it."""
+        self._release()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+            self._pool = None
+
+    def _make_set(self, trainer: Any, *, epoch: int) -> bool:
+        """Make the maps of all images; return False where there are none and never will be."""
+        if getattr(trainer, "test_loader", None) is None:  # this process validates nothing
             return True
         began = self._clock()
         try:
@@ -83,12 +110,6 @@ class TrainingMaps:
         self._spent_s += self._clock() - began
         self._n_sets += 1
         return bool(watched.images)
-
-    def stop(self) -> None:
-        """Finish what is being drawn; waits for it."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
-            self._pool = None
 
     def _prepared(self, trainer: Any, network: Any) -> tuple[WatchedSet, Layers]:
         if self._watched is None or self._layers is None:
@@ -104,13 +125,24 @@ class TrainingMaps:
             self._later(lambda: self._log_images(images, names, epoch))
         elif watched.images:
             objects = list(explain_objects(network, layers, watched.images, device))
+            self._held_back = lambda: self._log_values(objects, epoch)
+            if epoch != START:
+                self._release()
             self._later(lambda: self._log_objects(objects, names, epoch))
 
-    def _log_objects(self, explained: Sequence[ExplainedObjects], names: Any, epoch: int) -> None:
+    def _release(self) -> None:
+        """Have the values logged that were held back."""
+        if self._held_back is not None:
+            self._later(self._held_back)
+            self._held_back = None
+
+    def _log_values(self, explained: Sequence[ExplainedObjects], epoch: int) -> None:
         places = summarise(one.localisation() for one in explained)
         if places.n:
             values = {"val/map_energy_inside": places.energy, "val/map_energy_uniform": places.coverage}
             self._run.log_metrics(values, step=epoch)
+
+    def _log_objects(self, explained: Sequence[ExplainedObjects], names: Any, epoch: int) -> None:
         for one in explained:
             self._run.log_image(one.watched.chosen.key, draw_objects(one, names), step=epoch)
 

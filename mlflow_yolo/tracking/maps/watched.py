@@ -1,4 +1,4 @@
-"""The images that are watched, ready for the model: read once, used after every epoch that shows maps."""
+"""The images that are watched, ready for the model: read once, used for every set of maps."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

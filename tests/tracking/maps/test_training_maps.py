@@ -52,7 +52,7 @@ def maps_of(run: "RecordedRun") -> list[tuple[str, int]]:
 
 @dataclass(frozen=True)
 class Pair:
-    """The same training twice: by Ultralytics alone, and with maps after every epoch and nothing else."""
+    """The same training twice: by Ultralytics alone, and with maps before and after every epoch and nothing else."""
 
     plain: Any
     watched: Any
@@ -84,7 +84,7 @@ def test_weights_are_the_same_to_the_last_bit_with_maps_and_without(pair: Pair) 
     for one, two in ((pair.plain.model, pair.watched.model), (pair.plain.ema.ema, pair.watched.ema.ema)):
         other = two.state_dict()
         assert [name for name, value in one.state_dict().items() if not torch.equal(value, other[name])] == []
-    assert len(maps_of(pair.run)) == 10
+    assert len(maps_of(pair.run)) == 15
 
 
 @slow
@@ -98,15 +98,53 @@ def test_models_are_given_back_without_a_trace(pair: Pair) -> None:
 
 
 @slow
-def test_every_epoch_has_the_same_keys_and_says_how_much_of_the_maps_is_on_the_objects(pair: Pair) -> None:
-    assert maps_of(pair.run) == [(key, step) for step in (1, 2) for key in KEYS]
+def test_the_start_and_every_epoch_have_the_same_keys_and_say_how_much_of_the_maps_is_on_the_objects(
+    pair: Pair,
+) -> None:
+    assert maps_of(pair.run) == [(key, step) for step in (0, 1, 2) for key in KEYS]
     assert maps_of(pair.run) == [image for image in pair.run.images if not image[0].startswith("stats/")]
     inside, uniform = (
-        [pair.run.value(f"val/map_energy_{what}", step=step) for step in (1, 2)] for what in ("inside", "uniform")
+        [pair.run.value(f"val/map_energy_{what}", step=step) for step in (0, 1, 2)] for what in ("inside", "uniform")
     )
     assert all(0 < value < 1 for value in inside)
-    assert uniform[0] == uniform[1]  # it follows from the labels
+    assert len(set(uniform)) == 1  # it follows from the labels
     assert [step for step, values in pair.run.metrics if "train/box_loss" in values] == [1, 2]
+
+
+@slow
+def test_the_metric_that_decides_is_logged_before_those_of_maps_that_were_made_before_it(pair: Pair) -> None:
+    steps = [step for step, _ in pair.run.metrics]
+
+    assert next(iter(pair.run.metrics[0][1])) == "metrics/mAP50-95B"
+    assert steps[:3] == [1, 0, 1]  # the first epoch, then the values of the start, then those of its own maps
+
+
+@slow
+def test_the_first_maps_are_of_the_weights_that_the_training_begins_with(
+    small_model: Path,
+    small_arguments: Mapping[str, Any],
+    tmp_path: Path,
+    recorded_run: "RecordedRun",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ultralytics import YOLO
+
+    def weights(model: Any) -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in model.state_dict().items()}
+
+    begun: list[dict[str, torch.Tensor]] = []
+    seen: list[dict[str, torch.Tensor]] = []
+    explain = training_maps.explain_objects
+    monkeypatch.setattr(training_maps, "explain_objects", lambda *of: seen.append(weights(of[0])) or explain(*of))
+    network = YOLO(small_model)
+    attach(network, TrainingCallbacks(recorded_run, statistics="off", maps=9))
+    network.add_callback("on_pretrain_routine_end", lambda trainer: begun.append(weights(trainer.model)))
+    network.train(**{**small_arguments, "epochs": 1, "save_dir": str(tmp_path / "train")})
+
+    changed = [[name for name, value in begun[0].items() if not torch.equal(value, of[name])] for of in seen]
+    assert len(changed) == 2
+    assert changed[0] == []
+    assert changed[1] != []
 
 
 @slow
@@ -163,7 +201,7 @@ def test_a_failure_is_said_once_and_tagged_and_everything_else_goes_on(
     (said,) = [record.getMessage() for record in caplog.records]
     assert said == f"mlflow_yolo: {what} failed, training goes on: OutOfMemoryError: no memory for maps today"
     assert recorded_run.tags["mlflow_yolo.statistics.cause"] == f"{what}: no memory for maps today"
-    assert len(calls) == (2 if broken == "draw_objects" else 1)  # what failed on the device is not tried again
+    assert len(calls) == (3 if broken == "draw_objects" else 1)  # what failed on the device is not tried again
     assert maps_of(recorded_run) == []
     assert trainer.epoch == 1
     assert callbacks.final is not None
@@ -229,25 +267,52 @@ class Counted(TrainingMaps):
 @pytest.mark.parametrize(
     ("n_epochs", "cost_s", "every", "epochs"),
     [
-        (3, 0.3, None, [1, 2, 3]),  # 3 x 0.3 s of 3 x 10 s
-        (3, 0.31, None, [1, 3]),
-        (3, 9.0, None, [1, 3]),  # the first and the last in any case
-        (8, 0.5, None, [1, 4, 8]),  # four would be possible, and epochs 1, 2, 4, 6, 8 are five
-        (16, 0.0, None, [*range(1, 17)]),
-        (17, 0.0, None, [1, 2, 4, 6, 8, 10, 12, 14, 16, 17]),
-        (5, 9.0, 2, [1, 2, 4, 5]),  # as asked for, whatever it costs
-        (1, 9.0, None, [1]),
+        (3, 0.22, None, [0, 1, 2, 3]),  # 4 x 0.22 s of 3 % of 3 x 10 s
+        (3, 0.3, None, [0, 2, 3]),  # 3 x 0.3 s
+        (3, 0.31, None, [0, 3]),
+        (3, 9.0, None, [0, 3]),  # the start and the last in any case
+        (8, 0.5, None, [0, 4, 8]),  # four would be possible, and 0, 2, 4, 6, 8 are five
+        (15, 0.0, None, [*range(16)]),
+        (16, 0.0, None, [0, 2, 4, 6, 8, 10, 12, 14, 16]),
+        (5, 9.0, 2, [0, 2, 4, 5]),  # as asked for, whatever it costs
+        (1, 9.0, None, [0, 1]),
     ],
 )
 def test_sets_are_made_within_the_budget_or_as_often_as_asked_for(
     recorded_run: "RecordedRun", n_epochs: int, cost_s: float, every: int | None, epochs: list[int]
 ) -> None:
     maps = Counted(recorded_run, cost_s=cost_s, every_n_epochs=every)
-    trainer = SimpleNamespace(ema=None, model=None, device="cpu")
+    trainer = SimpleNamespace(ema=None, model=None, device="cpu", test_loader=())
+    maps.start(trainer)
     for epoch in range(1, n_epochs + 1):
         maps.end_epoch(trainer, epoch=epoch, n_epochs=n_epochs, seconds=10.0, is_last=epoch == n_epochs)
 
     assert maps.made == epochs
+
+
+@pytest.mark.parametrize("without", [{}, {"test_loader": None}], ids=str)
+def test_where_nothing_is_validated_there_are_no_maps_and_that_is_no_failure(
+    recorded_run: "RecordedRun", without: Mapping[str, Any]
+) -> None:
+    maps = Counted(recorded_run, cost_s=1.0)
+
+    assert maps.start(SimpleNamespace(ema=None, model=None, device="cpu", **without))
+    assert maps.made == []
+
+
+@slow
+def test_a_training_that_ends_in_its_first_epoch_keeps_the_values_of_its_start(
+    train: Train, recorded_run: "RecordedRun"
+) -> None:
+    class Interrupted(TrainingCallbacks):
+        def on_train_batch_end(self, trainer: Any) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Interrupted(recorded_run, statistics="off"))
+
+    assert maps_of(recorded_run) == [(key, 0) for key in KEYS]
+    assert 0 < recorded_run.value("val/map_energy_inside", step=0) < 1
 
 
 @slow
@@ -268,7 +333,7 @@ def test_two_stages_are_one_training_whose_last_epoch_is_that_of_the_second(
     train(first, "one")
     train(TrainingCallbacks(recorded_run, epoch_offset=2, continues=first, **given), "two")
 
-    assert maps_of(recorded_run) == [(key, step) for step in (1, 4) for key in KEYS]
+    assert maps_of(recorded_run) == [(key, step) for step in (0, 4) for key in KEYS]
 
 
 @slow
@@ -285,7 +350,7 @@ def test_the_last_epoch_is_the_one_in_which_a_training_stops(
     network.add_callback("on_train_epoch_end", stop)
     network.train(**{**small_arguments, "epochs": 9, "save_dir": str(tmp_path / "train")})
 
-    assert {step for _, step in maps_of(recorded_run)} == {1, 2}
+    assert {step for _, step in maps_of(recorded_run)} == {0, 2}
 
 
 def test_callbacks_travel_without_maps(recorded_run: "RecordedRun", tmp_path: Path) -> None:
@@ -300,8 +365,13 @@ def test_callbacks_travel_without_maps(recorded_run: "RecordedRun", tmp_path: Pa
 
 
 @slow
+@pytest.mark.parametrize("n_attempts", [1, 0])  # 0: nothing is known of the attempt before
 def test_a_resumed_training_shows_the_same_images_and_goes_on_with_the_epochs(
-    small_model: Path, small_arguments: Mapping[str, Any], tmp_path: Path, recorded_run_type: type["RecordedRun"]
+    n_attempts: int,
+    small_model: Path,
+    small_arguments: Mapping[str, Any],
+    tmp_path: Path,
+    recorded_run_type: type["RecordedRun"],
 ) -> None:
     from ultralytics import YOLO
 
@@ -316,10 +386,10 @@ def test_a_resumed_training_shows_the_same_images_and_goes_on_with_the_epochs(
     with pytest.raises(KeyboardInterrupt):
         network.train(**{**small_arguments, "epochs": 3, "save_dir": str(tmp_path / "train")})
     network = YOLO(tmp_path / "train" / "weights" / "last.pt")
-    attach(network, TrainingCallbacks(runs[1], statistics="off", maps=1, earlier=EarlierAttempts(n_attempts=1)))
+    attach(network, TrainingCallbacks(runs[1], statistics="off", maps=1, earlier=EarlierAttempts(n_attempts)))
     network.train(resume=True)
 
-    assert maps_of(runs[0]) == [(key, 1) for key in KEYS]
+    assert maps_of(runs[0]) == [(key, step) for step in (0, 1) for key in KEYS]
     assert maps_of(runs[1]) == [(key, step) for step in (2, 3) for key in KEYS]
 
 
@@ -345,7 +415,9 @@ def test_every_task_has_maps(
     given = {"epochs": 1, "imgsz": 32 if task == "classify" else 64, "batch": 4, "workers": 0, "device": "cpu"}
     network.train(data=str(data), plots=False, verbose=False, save_dir=str(tmp_path / "train"), **given)
 
-    found = {key for key, step in maps_of(recorded_run) if step == 1}
+    shown = maps_of(recorded_run)
+    found = {key for key, _ in shown}
+    assert sorted(shown) == [(key, step) for key in sorted(found) for step in (0, 1)]
     assert found >= keys
     assert len(found) <= 12
     assert recorded_run.tags == {}
