@@ -99,6 +99,14 @@ def test_the_map_of_a_class_is_measured_on_its_objects_and_on_those_of_others() 
     assert found.others[0].baseline == pytest.approx(4 * 0.5 / 2.5)
 
 
+def test_what_a_class_covers_itself_does_not_count_as_that_of_another() -> None:
+    split = split_of(gt_boxes=np.array([[0.0, 0, 20, 40], [0, 0, 40, 40]]))
+    found = measure_classes(split, HandMade({0: MOSTLY_LEFT, 1: ALL_RIGHT}), conf=0.5, most=5)
+    (one,) = [one for one in found.others if one.class_id == 0]
+    right = np.array(ALL_RIGHT, dtype=float)
+    assert one.score == pytest.approx(float(attention_iou(np.clip(MOSTLY_LEFT, 0, None)[None], right[None])[0]))
+
+
 def test_classes_below_the_operating_point_have_no_map() -> None:
     found = measure_classes(split_of(), HandMade({0: MOSTLY_LEFT}), conf=0.85, most=5)
     assert [one.class_id for one in found.own] == [0]
@@ -129,6 +137,9 @@ def test_instances_are_drawn_of_each_class_and_outcome_alike(found: DetectedSpli
         sample = found.samples[one.image]
         if one.outcome == "TP":
             assert sample.gt_classes[one.object] == sample.classes[one.detection] == one.class_id
+        assert (one.outcome == "FN") == (one.detection is None)
+        assert (one.outcome == "FP") == (one.object is None)
+    assert {one.outcome for one in drawn} >= {"TP", "FN"}
     assert draw_instances(cases, most=0) == []
 
 
@@ -145,15 +156,15 @@ def test_means_of_perturbation_and_how_often_a_map_beats_another() -> None:
     rows = pd.DataFrame(
         [
             *((0, "a", 0, kind, *values) for kind, values in {"cam": (0.1, 0.9), "random": (0.5, 0.5)}.items()),
-            *((1, "b", 0, kind, *values) for kind, values in {"cam": (0.6, 0.2), "random": (0.3, 0.4)}.items()),
+            *((1, "b", 0, kind, *values) for kind, values in {"cam": (0.6, 0.2), "random": (0.7, 0.1)}.items()),
             *((2, "b", 0, kind, *values) for kind, values in {"cam": (np.nan, np.nan), "random": (0.1, 0.2)}.items()),
         ],
         columns=["detection", "image", "class_id", "map", "deletion", "insertion"],
     )
     table = perturbation_table(rows).set_index("map")
     assert table.loc["cam", ["n", "deletion", "insertion"]].tolist() == pytest.approx([2, 0.35, 0.55])
-    assert table.loc["random", ["n", "deletion", "insertion"]].tolist() == pytest.approx([3, 0.3, 1.1 / 3])
-    assert table.loc["cam", "beats random"] == 0.5  # the third, which marks nothing, does not count
+    assert table.loc["random", ["n", "deletion", "insertion"]].tolist() == pytest.approx([3, 1.3 / 3, 0.8 / 3])
+    assert table.loc["cam", "beats random"] == 1  # the third, which marks nothing, does not count
     assert np.isnan(table.loc["random", "beats random"])
     assert perturbation_table(rows.head(0)).empty
 
@@ -220,6 +231,7 @@ def test_the_difference_of_a_confusion_is_the_map_of_the_contrast(
     contrast = replace(first, against=second.explained)
     signed = replace(mapper, method=METHODS["hirescam"]).maps({0: [first, second, contrast]}, stage="test")[0]
     assert isinstance(contrast, Detected)
+    assert one.min() < 0 < one.max()
     torch.testing.assert_close(
         signed[2].values,
         signed[0].values - signed[1].values,
