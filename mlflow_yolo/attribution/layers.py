@@ -22,10 +22,12 @@ class Layers:
     Attributes:
         strides: By block, input pixels a cell of its output; 0 for what is no grid (the head).
         by_level: The default block of every detection level, finest first; of a classifier the one before the head.
+        upstream: By level, the blocks that its predictions are made from.
     """
 
     strides: tuple[int, ...]
     by_level: tuple[int, ...]
+    upstream: tuple[frozenset[int], ...] = ()
 
     def check(self, block: int) -> int:
         """Return `block`, counted from the end where it is negative.
@@ -39,6 +41,22 @@ class Layers:
             raise ArgumentError(
                 f"block={block} has no map: the model's blocks with a grid are 0 to {last - 1}. "
                 f"Use for example block={self.by_level[0]}."
+            )
+        return index
+
+    def check_sees_all(self, block: int) -> int:
+        """Return `block`, as `check` does, if predictions of every level can be explained at it.
+
+        Raises:
+            ArgumentError: There is no such block, or the predictions of a level are not made from it.
+        """
+        index = self.check(block)
+        blind = [level for level, blocks in enumerate(self.upstream) if index not in blocks]
+        if blind:
+            strides = " and ".join(str(self.strides[self.by_level[level]]) for level in blind)
+            raise ArgumentError(
+                f"block={block} has no influence on predictions of stride {strides}: there is no gradient to map. "
+                f"Use block={self.by_level[blind[0]]}, or leave it out for the block of each level."
             )
         return index
 
@@ -81,7 +99,26 @@ def read_layers(network: nn.Module) -> Layers:
     strides = tuple(side // size if size else 0 for size in sizes)
     levels = [int(stride) for stride in getattr(blocks[-1], "stride", ())]
     last = max((i for i, stride in enumerate(strides) if stride), default=0)
-    return Layers(strides, tuple(_stage(strides, level) for level in levels) or (last,))
+    inputs = [_sources(block, i) for i, block in enumerate(blocks)]
+    upstream = tuple(_upstream(inputs, source) for source in inputs[-1])
+    return Layers(strides, tuple(_stage(strides, level) for level in levels) or (last,), upstream)
+
+
+def _sources(block: Any, index: int) -> list[int]:
+    """Return the blocks that a block takes its input from, of which a yaml counts some backwards."""
+    given: int | list[int] = block.f
+    return [one if one >= 0 else index + one for one in ([given] if isinstance(given, int) else given)]
+
+
+def _upstream(inputs: list[list[int]], block: int) -> frozenset[int]:
+    """Return a block and all that it is made from; -1 stands for the picture."""
+    seen, waiting = set[int](), [block]
+    while waiting:
+        here = waiting.pop()
+        if here >= 0 and here not in seen:
+            seen.add(here)
+            waiting += inputs[here]
+    return frozenset(seen)
 
 
 def _stage(strides: tuple[int, ...], stride: int) -> int:

@@ -72,7 +72,7 @@ def run_explain(
     opened = open_model(found.source, device=device, trust=trust)
     _check_classes(opened, dataset)
     if settings.block is not None:
-        opened.layers.check(settings.block)
+        opened.layers.check_sees_all(settings.block)
     groups = read_categories(Path(categories), opened.names) if categories else None
     size = opened.imgsz if imgsz is None else check_imgsz(imgsz)
     subject = Subject(found, opened, dataset, chosen, size, batch, check_device(device), groups)

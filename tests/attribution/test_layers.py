@@ -95,3 +95,28 @@ def test_the_deepest_block_with_enough_cells() -> None:
 def test_what_has_no_blocks_is_an_error() -> None:
     with pytest.raises(ArgumentError, match="Linear"):
         read_layers(nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("name", ["yolov8n", "yolo11n", "yolo26n"])
+def test_what_is_upstream_of_a_level_is_what_has_a_gradient_from_it(name: str, build: Callable[..., nn.Module]) -> None:
+    network = build(name)
+    layers = read_layers(network)
+    blocks = [block for block, stride in enumerate(layers.strides) if stride]
+    with forward(network, torch.rand(1, 3, 64, 64), blocks, branch="auto") as run:
+        for level, upstream in enumerate(layers.upstream):
+            score = run.outputs.logits[0, :, run.outputs.levels == level].sum()  # type: ignore[union-attr]
+            found = run.gradients(score, blocks)
+            assert {block for block, gradient in found.items() if gradient.any()} == upstream - {
+                len(layers.strides) - 1
+            }
+
+
+def test_a_block_that_some_level_is_not_made_from_is_refused_with_one_that_works(
+    build: Callable[..., nn.Module],
+) -> None:
+    layers = read_layers(build("yolo11n"))
+    assert layers.check_sees_all(4) == 4
+    assert layers.check_sees_all(16) == 16
+    with pytest.raises(ArgumentError, match=r"block=22 has no influence on predictions of stride 8 and 16.*block=4"):
+        layers.check_sees_all(22)
+    assert read_layers(build("yolo11n-cls")).check_sees_all(9) == 9

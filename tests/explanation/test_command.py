@@ -67,6 +67,7 @@ BAD: dict[str, tuple[list[str] | Callable[[Path], list[str]], str]] = {
     "a method for classifiers": (["--method", "cam"], "method=cam"),
     "block without a map": (["--block", "23"], "block=23 has no map"),
     "block that does not exist": (["--block", "99"], "block=99 has no map"),
+    "block that small objects are not found with": (["--block", "22"], "block=22 has no influence on predictions of"),
     "other classes": (fewer_names, "the model has 10 classes and data has 12"),
     "missing split": (["--split", "holdout"], "split=holdout does not exist"),
     "missing categories": (["--categories", "none.yaml"], "none.yaml"),
