@@ -75,17 +75,6 @@ def coco_sizes(areas: npt.NDArray[Any]) -> list[str]:
     return [SIZES[i] for i in np.digitize(areas, [32.0**2, 96.0**2])]
 
 
-def size_thirds(fractions: npt.NDArray[Any]) -> list[str]:
-    """Return small, medium or large by the thirds of the data's own sizes, for data that are not like COCO.
-
-    Args:
-        fractions: (N,) sizes in any unit that grows with the area. Equal sizes fall into one third, the lower.
-    """
-    if not len(fractions):
-        return []
-    return [SIZES[i] for i in np.digitize(fractions, np.quantile(fractions, [1 / 3, 2 / 3]), right=True)]
-
-
 def heat_map_baseline(maps: npt.NDArray[Any], others: npt.NDArray[Any]) -> Floats:
     """Return what maps would score against each other if either were uniform: the mean of the two cases.
 

@@ -12,7 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from mlflow_yolo.attribution.attention_iou import attention_iou, effective_fraction, lift, uniform_baseline
+from mlflow_yolo.attribution.attention_iou import (
+    attention_iou,
+    centre_baseline,
+    effective_fraction,
+    lift,
+    uniform_baseline,
+)
 from mlflow_yolo.attribution.masks import Floats
 from mlflow_yolo.exceptions import ArgumentError, InputError, ShapeError
 
@@ -31,6 +37,7 @@ class Localisation:
         pointing_baseline: The chance of a random cell to do so.
         attention_iou: Attention-IoU of map and mask, in [0, 1].
         attention_iou_baseline: That of a uniform map.
+        attention_iou_centre: That of a look at the middle of the image, whatever it shows.
         coverage: Area fraction of the mask, the energy a uniform map has inside: the baseline of `energy`.
     """
 
@@ -40,6 +47,7 @@ class Localisation:
     pointing_baseline: float
     attention_iou: float
     attention_iou_baseline: float
+    attention_iou_centre: float
     coverage: float
 
     @property
@@ -74,6 +82,7 @@ class LocalisationSummary:
         pointing_baseline: Its chance level.
         attention_iou: Mean Attention-IoU.
         attention_iou_baseline: Its chance level.
+        attention_iou_centre: That of a look at the middle of the image.
         attention_iou_lift: (score - baseline) / (1 - baseline) of the two means.
     """
 
@@ -87,6 +96,7 @@ class LocalisationSummary:
     pointing_baseline: float
     attention_iou: float
     attention_iou_baseline: float
+    attention_iou_centre: float
     attention_iou_lift: float
 
 
@@ -155,7 +165,7 @@ def localise(map: npt.NDArray[Any], mask: npt.NDArray[Any], *, tolerance: float 
     """
     map, mask = _check(map, mask)
     if not _is_comparable(map, mask):
-        return Localisation(*[float("nan")] * 7)
+        return Localisation(*[float("nan")] * 8)
     return Localisation(
         energy=energy_inside(map, mask),
         energy_largest=float(mask.max()),
@@ -163,6 +173,7 @@ def localise(map: npt.NDArray[Any], mask: npt.NDArray[Any], *, tolerance: float 
         pointing_baseline=float(_hits(mask, tolerance).mean()),
         attention_iou=float(attention_iou(map[None], mask[None])[0]),
         attention_iou_baseline=float(uniform_baseline(effective_fraction(mask))),
+        attention_iou_centre=float(centre_baseline(mask[None])[0]),
         coverage=float(mask.mean()),
     )
 
@@ -187,6 +198,7 @@ def summarise(localisations: Iterable[Localisation]) -> LocalisationSummary:
         pointing_baseline=mean("pointing_baseline"),
         attention_iou=score,
         attention_iou_baseline=baseline,
+        attention_iou_centre=mean("attention_iou_centre"),
         attention_iou_lift=float(lift(score, baseline)),
     )
 

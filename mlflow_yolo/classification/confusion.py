@@ -58,20 +58,3 @@ def cluster_order(matrix: Ints) -> Ints:
     np.fill_diagonal(distance, 0.0)
     tree = linkage(squareform(distance, checks=False), method="average", optimal_ordering=True)
     return np.asarray(leaves_list(tree), dtype=np.int64)
-
-
-def most_confused_classes(matrix: Ints, n: int) -> Ints:
-    """Return at most n classes that take part in most confusions, as true or as predicted class.
-
-    Args:
-        matrix: (C, C) counts [true, predicted].
-        n: Most classes to return.
-
-    Returns:
-        Ascending class ids, only of classes that are confused at all; of equally confused ones the first.
-    """
-    errors = np.array(matrix, dtype=np.int64)
-    np.fill_diagonal(errors, 0)
-    total = errors.sum(axis=0) + errors.sum(axis=1)
-    chosen = np.argsort(-total, kind="stable")[:n]
-    return np.sort(chosen[total[chosen] > 0]).astype(np.int64)

@@ -13,7 +13,6 @@ from mlflow_yolo.attribution.bias import (
     coco_sizes,
     heat_map_baseline,
     pair_table,
-    size_thirds,
 )
 from mlflow_yolo.exceptions import ArgumentError, ShapeError
 
@@ -213,13 +212,6 @@ def test_without_ten_images_on_both_sides_the_difference_has_no_interval():
 def test_coco_sizes_change_at_32_and_96_pixels_squared():
     assert coco_sizes(np.array([0, 1023.9, 1024, 9215, 9216, 1e6])) == ["small"] * 2 + ["medium"] * 2 + ["large"] * 2
     assert coco_sizes(np.zeros(0)) == []
-
-
-def test_thirds_hold_as_many_objects_each_and_equal_sizes_stay_together():
-    sizes = size_thirds(np.random.default_rng(4).permutation(90) / 90)
-    assert [sizes.count(name) for name in ("small", "medium", "large")] == [30, 30, 30]
-    assert size_thirds(np.full(7, 0.2)) == ["small"] * 7
-    assert size_thirds(np.zeros(0)) == []
 
 
 def test_the_heat_map_baseline_is_what_a_uniform_map_scores_against_either():

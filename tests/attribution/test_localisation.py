@@ -146,3 +146,14 @@ def test_input_that_does_not_fit_is_named():
         points_inside(MAP, MASK * 255)
     with pytest.raises(ArgumentError, match="tolerance=-1"):
         points_inside(MAP, MASK, tolerance=-1)
+
+
+def test_an_object_in_the_middle_is_found_by_a_look_at_the_middle_and_one_in_a_corner_is_not():
+    middle, corner = np.zeros((9, 9)), np.zeros((9, 9))
+    middle[3:6, 3:6], corner[:3, :3] = 1, 1
+    map = np.ones((9, 9))
+    assert localise(map, middle).attention_iou_centre > localise(map, middle).attention_iou_baseline
+    assert localise(map, corner).attention_iou_centre < localise(map, corner).attention_iou_baseline
+    assert summarise([localise(map, middle), localise(map, corner)]).attention_iou_centre == pytest.approx(
+        (localise(map, middle).attention_iou_centre + localise(map, corner).attention_iou_centre) / 2
+    )

@@ -8,7 +8,6 @@ from mlflow_yolo.classification.confusion import (
     cluster_order,
     confusion_matrix,
     mean_confidences,
-    most_confused_classes,
     row_shares,
 )
 from mlflow_yolo.classification.predictions import Predictions
@@ -77,11 +76,3 @@ def test_no_classes_have_an_empty_order() -> None:
 def test_a_matrix_that_is_not_square_has_no_order() -> None:
     with pytest.raises(ShapeError, match=r"\(2, 3\)"):
         cluster_order(np.ones((2, 3), dtype=np.int64))
-
-
-def test_the_most_confused_classes_are_counted_in_both_directions() -> None:
-    matrix = np.array([[9, 1, 0, 0], [0, 9, 0, 4], [0, 0, 9, 0], [2, 0, 0, 9]])
-    assert most_confused_classes(matrix, 2).tolist() == [1, 3]  # 5 and 6, against 3 and 0
-    assert most_confused_classes(matrix, 1).tolist() == [3]
-    assert most_confused_classes(matrix, 4).tolist() == [0, 1, 3]
-    assert most_confused_classes(np.eye(3, dtype=np.int64), 2).tolist() == []
