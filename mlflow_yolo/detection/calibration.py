@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from mlflow_yolo.detection.boxes import Bools, Floats, Ints
 from mlflow_yolo.detection.evaluation import mean_of_present
 from mlflow_yolo.detection.outcomes import find_outcomes
 from mlflow_yolo.detection.samples import Sample
-from mlflow_yolo.detection.worst_predictions import Case, all_cases, cases_of
+from mlflow_yolo.detection.worst_predictions import all_cases
 from mlflow_yolo.exceptions import ArgumentError, ShapeError
 
 
@@ -174,8 +175,8 @@ def confidence_histogram(
     return ConfidenceHistogram(edges, right, wrong)
 
 
-def high_confidence_errors(samples: Sequence[Sample], *, n_classes: int, above: float = 0.9) -> tuple[Case, ...]:
-    """Return the wrong detections with a confidence above `above`, the surest first.
+def high_confidence_errors(samples: Sequence[Sample], *, n_classes: int, above: float = 0.9) -> pd.DataFrame:
+    """Return the wrong detections with a confidence above `above`, the surest first, whatever their class.
 
     Many of kind `background` are objects that the labels lack.
 
@@ -184,12 +185,15 @@ def high_confidence_errors(samples: Sequence[Sample], *, n_classes: int, above: 
         n_classes: Number of classes.
         above: The confidence that they exceed.
 
+    Returns:
+        Rows of `worst_predictions.all_cases`.
+
     Raises:
         ArgumentError: A class id is not in 0 to n_classes - 1.
     """
     table = all_cases(samples, n_classes=n_classes, conf=above)
     sure = table[~table["right"] & table["detection"].notna() & (table["conf"] > above)]
-    return cases_of(sure.sort_values(["conf", "image", "detection"], ascending=[False, True, True]))
+    return sure.sort_values(["conf", "image", "detection"], ascending=[False, True, True], ignore_index=True)
 
 
 def _edges(n_bins: int) -> Floats:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mlflow_yolo.attribution.outputs import DetectionOutputs, Outputs
-from mlflow_yolo.attribution.targets import ClassInImage, ClassLogit, Contrast, Terms
+from mlflow_yolo.attribution.targets import ClassInImage, ClassLogit, Terms
 from mlflow_yolo.exceptions import ArgumentError
 
 Box = tuple[float, float, float, float]
@@ -23,22 +23,18 @@ class Detected:
         conf: Its confidence.
         class_id: Its class.
         explained: The class whose logit is explained, None for its own.
-        against: A class whose logit is subtracted, None for none.
     """
 
     box: Box
     conf: float
     class_id: int
     explained: int | None = None
-    against: int | None = None
 
     def terms(self, outputs: Outputs, image: int) -> Terms:
         """Return one term, in logits."""
         anchor = anchor_of(outputs, image, box=self.box, conf=self.conf, class_id=self.class_id)
         explained = self.class_id if self.explained is None else self.explained
-        if self.against is None:
-            return ClassLogit(anchor, explained).terms(outputs, image)
-        return Contrast(anchor, explained, self.against).terms(outputs, image)
+        return ClassLogit(anchor, explained).terms(outputs, image)
 
 
 @dataclass(frozen=True)

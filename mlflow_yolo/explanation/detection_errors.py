@@ -11,7 +11,12 @@ from mlflow_yolo.classification.categories import Categories, CategoryErrors, ca
 from mlflow_yolo.classification.confused_pairs import confused_pairs
 from mlflow_yolo.classification.confusion import cluster_order
 from mlflow_yolo.detection.boxes import Ints
-from mlflow_yolo.detection.calibration import CalibrationError, calibration_error, confidence_histogram
+from mlflow_yolo.detection.calibration import (
+    CalibrationError,
+    calibration_error,
+    confidence_histogram,
+    high_confidence_errors,
+)
 from mlflow_yolo.detection.class_table import class_table
 from mlflow_yolo.detection.confusion import confusion_matrix
 from mlflow_yolo.detection.error_types import ErrorTypes, error_types
@@ -50,7 +55,7 @@ class DetectionErrors:
         counts: Errors of each type at the operating point.
         calibration: D-ECE and LaECE at the operating point.
         confidence: Confidence against being right, at the operating point.
-        confident: The cases that are wrong with a confidence above 0.9.
+        confident: The cases that are wrong with a confidence above 0.9, the surest first, whatever the operating point.
         categories: Errors within and across categories, None without categories.
     """
 
@@ -107,7 +112,7 @@ def find_errors(
         confidence=summarise(
             found["conf"].to_numpy(), found["right"].to_numpy(dtype=bool), n_bins=_N_BINS, above=CONFIDENT
         ),
-        confident=_named(found[~found["right"].astype(bool) & (found["conf"] > CONFIDENT)], names),
+        confident=_named(high_confidence_errors(samples, n_classes=n_classes, above=CONFIDENT), names),
         categories=category_errors(matrix[:-1, :-1], groups) if groups else None,
     )
 

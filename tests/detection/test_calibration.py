@@ -11,6 +11,7 @@ from mlflow_yolo.detection.calibration import (
     reliability,
 )
 from mlflow_yolo.detection.matching import match
+from mlflow_yolo.detection.worst_predictions import cases_of
 from mlflow_yolo.exceptions import ArgumentError, ShapeError
 
 OBJECT, FAR = (0, 0, 100, 100), (300, 300, 400, 400)
@@ -176,12 +177,12 @@ def test_histogram_counts_right_and_wrong_by_confidence(one_image):
 def test_high_confidence_errors_are_the_wrong_ones_above_the_surest_first(one_image):
     detections = [(OBJECT, 0.99, 0), (FAR, 0.92, 0), ((200, 0, 250, 50), 0.97, 1), (OBJECT, 0.9, 0)]
     samples = [one_image([(OBJECT, 0)], detections[3:]), one_image([(OBJECT, 0), (FAR, 1)], detections)]
-    cases = high_confidence_errors(samples, n_classes=2)
+    cases = cases_of(high_confidence_errors(samples, n_classes=2))
     assert [(case.image, case.detection, case.subtype, case.conf) for case in cases] == [
         (1, 2, "background", 0.97),
         (1, 1, "confusion", 0.92),
     ]
-    assert high_confidence_errors(samples, n_classes=2, above=0.97) == ()
+    assert high_confidence_errors(samples, n_classes=2, above=0.97).empty
 
 
 def test_a_score_that_is_no_probability_raises(one_image):

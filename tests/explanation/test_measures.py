@@ -1,7 +1,7 @@
 """What is measured of maps, against maps made by hand or one by one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,14 @@ from mlflow_yolo.attribution.cam import METHODS
 from mlflow_yolo.attribution.capture import forward
 from mlflow_yolo.attribution.frame import Frame
 from mlflow_yolo.attribution.maps import TargetMap, map_targets
-from mlflow_yolo.attribution.targets import ClassLogit, Target
+from mlflow_yolo.attribution.outputs import Outputs
+from mlflow_yolo.attribution.targets import ClassLogit, Contrast, Target, Terms
 from mlflow_yolo.detection.samples import Sample
 from mlflow_yolo.detection.worst_predictions import Case, all_cases
 from mlflow_yolo.explanation.attention import localisation_table
 from mlflow_yolo.explanation.batches import Mapper, as_input
 from mlflow_yolo.explanation.detected import Detected, anchor_of
+from mlflow_yolo.explanation.detection_errors import find_errors
 from mlflow_yolo.explanation.examples import crop_region, difference_layers, draw_cases, targets_of, title_of
 from mlflow_yolo.explanation.instances import Instance, detected, draw_instances, missed
 from mlflow_yolo.explanation.measures import measure_classes, measure_instances, measure_pairs
@@ -55,6 +57,20 @@ def split_of(**changed: Any) -> DetectedSplit:
     sample = Sample("a.png", 40, 40, halves, np.array([0, 1]), halves, np.array([0.9, 0.8]), np.array([0, 1]))
     frame = Frame((40, 40), (40, 40), (1.0, 1.0), (0.0, 0.0))
     return DetectedSplit("test", (replace(sample, **changed),), (frame,), NoOutlines())
+
+
+@dataclass(frozen=True)
+class Against:
+    """What a detection's place says for one class more than for another, as one target instead of two."""
+
+    detected: Detected
+    other: int
+
+    def terms(self, outputs: Outputs, image: int) -> Terms:
+        found = self.detected
+        anchor = anchor_of(outputs, image, box=found.box, conf=found.conf, class_id=found.class_id)
+        assert found.explained is not None
+        return Contrast(anchor, found.explained, self.other).terms(outputs, image)
 
 
 # A quarter of its sum lies in the right half, and a negative part that does not count.
@@ -228,9 +244,9 @@ def test_the_difference_of_a_confusion_is_the_map_of_the_contrast(
         f"{true} \N{MINUS SIGN} {predicted}",
     ]
     first, second = targets_of(case, found)
-    contrast = replace(first, against=second.explained)
+    assert isinstance(first, Detected)
+    contrast = Against(first, predicted)
     signed = replace(mapper, method=METHODS["hirescam"]).maps({0: [first, second, contrast]}, stage="test")[0]
-    assert isinstance(contrast, Detected)
     assert one.min() < 0 < one.max()
     torch.testing.assert_close(
         signed[2].values,
@@ -295,3 +311,21 @@ def test_the_picture_is_cut_out_around_the_boxes_and_inside_the_image() -> None:
 def test_a_difference_without_any_value_has_a_scale_of_zero() -> None:
     zeros = np.zeros((2, 2), dtype=np.float32)
     assert {layer.limit for layer in difference_layers(zeros, zeros, true="a", predicted="b")} == {0.0}
+
+
+def test_sure_errors_are_listed_the_surest_first_across_classes_and_below_any_operating_point() -> None:
+    there, elsewhere = (0.0, 0.0, 50.0, 50.0), (200.0, 200.0, 260.0, 260.0)
+    sample = Sample(
+        image="a.png",
+        height=300,
+        width=300,
+        gt_boxes=np.array([there]),
+        gt_classes=np.array([0]),
+        boxes=np.array([elsewhere, elsewhere, there]),
+        scores=np.array([0.92, 0.97, 0.99]),
+        classes=np.array([0, 1, 0]),
+    )
+    for conf in (0.5, 0.98):
+        confident = find_errors([sample], ("a", "b"), split="test", conf=conf).confident
+        assert confident["conf"].tolist() == [0.97, 0.92]
+        assert confident["class"].tolist() == ["b", "a"]
