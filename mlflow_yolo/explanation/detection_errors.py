@@ -117,6 +117,23 @@ def find_errors(
     )
 
 
+def calibration_table(errors: DetectionErrors) -> pd.DataFrame:
+    """Return D-ECE and LaECE of every class and of all, nan without detections.
+
+    Returns:
+        Columns `class` (the last row is `all`), `n` (detections at the operating point), `d_ece`, `la_ece`.
+    """
+    found = errors.calibration
+    return pd.DataFrame(
+        {
+            "class": [*errors.names, "all"],
+            "n": [*found.n_per_class.tolist(), int(found.n_per_class.sum())],
+            "d_ece": [*found.d_ece_per_class.tolist(), found.d_ece],
+            "la_ece": [*found.la_ece_per_class.tolist(), found.la_ece],
+        }
+    )
+
+
 def error_tables(errors: DetectionErrors) -> dict[str, pd.DataFrame]:
     """Return the tables that are kept, by file name."""
     sides = [*errors.names, "background"]
@@ -131,6 +148,7 @@ def error_tables(errors: DetectionErrors) -> dict[str, pd.DataFrame]:
         "worst_predictions": errors.cases,
         "high_confidence_errors": errors.confident,
         "error_types": per_type.reindex(list(types.delta_ap)).reset_index(),
+        "calibration_per_class": calibration_table(errors),
         "calibration": pd.DataFrame(
             {
                 "from": bins.edges[:-1],

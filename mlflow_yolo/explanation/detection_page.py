@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mlflow_yolo.explanation.attention import Attention
-from mlflow_yolo.explanation.detection_errors import DetectionErrors
+from mlflow_yolo.explanation.detection_errors import DetectionErrors, calibration_table
 from mlflow_yolo.explanation.examples import CONTRAST
 from mlflow_yolo.explanation.gallery import Gallery
 from mlflow_yolo.explanation.page import figure_sections, pair_pages, recommendation_section, table_section
@@ -21,6 +21,11 @@ _CAPTIONS = {
     "reliability": ("Calibration", "At the operating point, a confidence should be the share that is right."),
     "confidence_histogram": ("Confidence", "Of right and of false detections, from the operating point on."),
 }
+_CALIBRATION = (
+    "How far confidences are from what they promise, on average over detections at the operating point: D-ECE from the "
+    "share that is right, LaECE from that share times the mean IoU of what is right; of all classes, D-ECE is that of "
+    "all detections together and LaECE the mean over classes."
+)
 _CONFIDENT = (
     "Wrong detections above 0.9, the surest first. Many that lie on nothing labelled are objects without a label."
 )
@@ -85,6 +90,7 @@ def detection_page(
         sections=[
             recommendation_section(advice),
             *figure_sections(figures, _CAPTIONS),
+            table_section("Calibration by class", _CALIBRATION, calibration_table(errors)),
             *([table_section("Categories", _CATEGORIES, categories.table)] if categories else []),
             *_attention_sections(attention, str(facts["maps"])),
             table_section("High-confidence errors", _CONFIDENT, _shown_cases(errors.confident), most=50),

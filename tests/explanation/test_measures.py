@@ -21,7 +21,7 @@ from mlflow_yolo.detection.worst_predictions import Case, all_cases
 from mlflow_yolo.explanation.attention import localisation_table
 from mlflow_yolo.explanation.batches import Mapper, as_input
 from mlflow_yolo.explanation.detected import Detected, anchor_of
-from mlflow_yolo.explanation.detection_errors import find_errors
+from mlflow_yolo.explanation.detection_errors import calibration_table, find_errors
 from mlflow_yolo.explanation.examples import crop_region, difference_layers, draw_cases, targets_of, title_of
 from mlflow_yolo.explanation.instances import Instance, detected, draw_instances, missed
 from mlflow_yolo.explanation.measures import measure_classes, measure_instances, measure_pairs
@@ -329,3 +329,22 @@ def test_sure_errors_are_listed_the_surest_first_across_classes_and_below_any_op
         confident = find_errors([sample], ("a", "b"), split="test", conf=conf).confident
         assert confident["conf"].tolist() == [0.97, 0.92]
         assert confident["class"].tolist() == ["b", "a"]
+
+
+def test_calibration_is_listed_by_class_and_for_all() -> None:
+    there, elsewhere = (0.0, 0.0, 50.0, 50.0), (200.0, 200.0, 260.0, 260.0)
+    sample = Sample(
+        image="a.png",
+        height=300,
+        width=300,
+        gt_boxes=np.array([there]),
+        gt_classes=np.array([0]),
+        boxes=np.array([there, elsewhere]),
+        scores=np.array([0.75, 0.625]),
+        classes=np.array([0, 1]),
+    )
+    table = calibration_table(find_errors([sample] * 12, ("a", "b", "c"), split="test", conf=0.5))
+    assert table["class"].tolist() == ["a", "b", "c", "all"]
+    assert table["n"].tolist() == [12, 12, 0, 24]
+    np.testing.assert_allclose(table["d_ece"], [0.25, 0.625, np.nan, (0.25 + 0.625) / 2])
+    np.testing.assert_allclose(table["la_ece"], [0.25, 0.625, np.nan, (0.25 + 0.625) / 2])

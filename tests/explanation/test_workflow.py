@@ -33,7 +33,10 @@ DETECTION_FILES = {
     *("reliability.png", "confidence_histogram.png", "report.html", "summary.txt", "recommendations.txt"),
     *(f"{name}.csv" for name in ("per_class", "confusion_matrix", "most_confused_pairs", "worst_predictions")),
     *(f"{name}.csv" for name in ("high_confidence_errors", "error_types", "calibration", "faithfulness")),
-    *(f"{name}.csv" for name in ("deletion_insertion", "deletion_insertion_detections", "bias")),
+    *(
+        f"{name}.csv"
+        for name in ("calibration_per_class", "deletion_insertion", "deletion_insertion_detections", "bias")
+    ),
     *("bias_confused_pairs.csv", "bias_co_occurrence.csv"),
 }
 
