@@ -11,10 +11,11 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"exceptions", "keys", "blocks", "variant", "datasets", "checkpoints"},  # words: may use one another
     {"statistics", "detection", "classification", "attribution", "figures"},
-    {"models", "compression", "runtime"},
+    {"models", "runtime"},
+    {"compression"},
     {"tracking", "registry"},
     {"training", "explanation", "diagnosis", "deployment"},
-    {"studies", "doctor"},
+    {"studies", "variants", "doctor"},
     {"cli", "__main__"},
     {"__init__"},  # the lazy public names
 ]
@@ -24,8 +25,12 @@ SIBLINGS = {("registry", "tracking"), ("__main__", "cli")}
 OWNERS = {
     "click": {"cli"},
     "matplotlib": {"figures"},
+    "cv2": {"runtime"},
     "mlflow": {"tracking", "registry", "deployment"},
-    "onnxruntime": {"runtime", "compression.quantization"},
+    "modelopt": {"compression.quantization"},
+    "nncf": {"compression.quantization"},
+    "onnx": {"runtime", "compression"},
+    "onnxruntime": {"runtime", "compression"},
     "openvino": {"runtime", "compression.quantization"},
     "optuna": {"studies"},
     "plotly": {"figures"},

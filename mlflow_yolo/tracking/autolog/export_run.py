@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_yolo.tracking.autolog.single_run import SingleRun, chosen
-from mlflow_yolo.tracking.events.model_files import sha256_of
 from mlflow_yolo.tracking.events.options import Options
+from mlflow_yolo.variant import digest
 
 _PARAMS = (
     *("format", "imgsz", "batch", "device", "quantize", "half", "int8", "dynamic", "simplify", "opset", "nms"),
@@ -51,7 +51,7 @@ class ExportRun(SingleRun):
         file = Path(str(result))
         files = [path for path in file.rglob("*") if path.is_file()] if file.is_dir() else [file]
         size = sum(path.stat().st_size for path in files)
-        self.run.log_params({f"{self._place}file": file.name, f"{self._place}sha256": sha256_of(file)})
+        self.run.log_params({f"{self._place}file": file.name, f"{self._place}sha256": digest(file)})
         self.run.log_metrics({"export/size_mb": size / 1e6, "export/seconds": seconds}, step=self._step)
         if self.options.log_models:
             self.run.log_file(file, f"export/{self._step + 1}" if self._step else "export")

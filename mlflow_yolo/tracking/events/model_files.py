@@ -1,6 +1,5 @@
 """The checkpoint of a run as a directory that MLflow's registry takes: its exact bytes, and an `MLmodel` file."""
 
-import hashlib
 import importlib.metadata
 import uuid
 from collections.abc import Mapping
@@ -11,12 +10,12 @@ from typing import Any
 import yaml
 
 from mlflow_yolo.tracking.run import TrackedRun
+from mlflow_yolo.variant import digest
 
 FLAVOR = "yolo"
 MODEL_PATH = "model"
 TAG_REGISTERED_NAME = "mlflow_yolo.registered_model_name"
 
-_CHUNK_BYTES = 1 << 20
 _VERSIONED = ("ultralytics", "torch", "mlflow-yolo")
 
 
@@ -54,7 +53,7 @@ def describe_model(
         "flavors": {
             FLAVOR: {
                 "data": checkpoint.name,
-                "sha256": sha256_of(checkpoint),
+                "sha256": digest(checkpoint),
                 "size_bytes": size,
                 "task": task,
                 "names": {int(index): str(name) for index, name in names.items()},
@@ -68,16 +67,3 @@ def describe_model(
         **({"run_id": run_id} if run_id else {}),
         "utc_time_created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f"),
     }
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file; of a directory, that of its files' digests and relative names, in order."""
-    digest = hashlib.sha256()
-    if path.is_dir():
-        for file in sorted(file for file in path.rglob("*") if file.is_file()):
-            digest.update(f"{sha256_of(file)}  {file.relative_to(path).as_posix()}\n".encode())
-        return digest.hexdigest()
-    with path.open("rb") as stream:
-        while block := stream.read(_CHUNK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.models import Model
 
-from mlflow_yolo.tracking.events.model_files import log_model, sha256_of
+from mlflow_yolo.tracking.events.model_files import log_model
 from mlflow_yolo.tracking.run import open_run
 
 
@@ -30,18 +30,6 @@ def test_the_logged_directory_is_a_model_of_mlflow_and_can_be_registered(
     assert model.model_size_bytes == 7
     mlflow.set_tracking_uri(store)
     assert mlflow.register_model(f"runs:/{run.run_id}/model", "m").run_id == run.run_id
-
-
-def test_a_digest_of_a_directory_depends_on_names_and_content(tmp_path: Path) -> None:
-    def digest(**files: str) -> str:
-        folder = tmp_path / "-".join(files)
-        folder.mkdir(exist_ok=True)
-        for name, text in files.items():
-            (folder / name).write_text(text)
-        return sha256_of(folder)
-
-    assert digest(a="1", b="2") == digest(b="2", a="1")
-    assert len({digest(a="1"), digest(b="1"), digest(c="2")}) == 3
 
 
 def test_a_missing_checkpoint_is_an_error(store: str, tmp_path: Path) -> None:
