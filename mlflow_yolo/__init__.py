@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mlflow_yolo.exceptions import MlflowYoloError as MlflowYoloError
     from mlflow_yolo.explanation.explain import explain as explain
     from mlflow_yolo.explanation.map import Map as Map
+    from mlflow_yolo.runtime.detector import Detector as Detector
     from mlflow_yolo.studies.freeze_ablation import run_freeze_ablation as run_freeze_ablation
     from mlflow_yolo.studies.question import FreezeQuestion as FreezeQuestion
     from mlflow_yolo.tracking.autolog import autolog as autolog
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Detector": "mlflow_yolo.runtime.detector",
     "FreezeQuestion": "mlflow_yolo.studies.question",
     "Map": "mlflow_yolo.explanation.map",
     "MlflowYoloError": "mlflow_yolo.exceptions",
@@ -37,6 +39,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Detector",
     "FreezeQuestion",
     "Map",
     "MlflowYoloError",

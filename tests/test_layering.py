@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "mlflow_yolo"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
-    {"exceptions", "keys", "blocks", "variant", "datasets", "checkpoints"},  # words: may use one another
+    {"exceptions", "keys", "blocks", "stages", "variant", "datasets", "checkpoints"},  # words: may use one another
     {"statistics", "detection", "classification", "attribution", "figures"},
     {"models", "runtime"},
     {"compression"},

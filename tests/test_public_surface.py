@@ -8,6 +8,7 @@ import pytest
 import mlflow_yolo
 
 PUBLIC = {
+    "Detector",
     "FreezeQuestion",
     "Map",
     "MlflowYoloError",
@@ -52,6 +53,12 @@ def test_importing_the_package_loads_no_heavy_library(repository: Path) -> None:
     script = "import sys, mlflow_yolo; mlflow_yolo.MlflowYoloError; print(*{n.split('.')[0] for n in sys.modules})"
     loaded = subprocess.check_output([sys.executable, "-c", script], text=True, cwd=repository)
     assert heavy & set(loaded.split()) == set()
+
+
+def test_the_detector_loads_neither_torch_nor_ultralytics(repository: Path) -> None:
+    script = "import sys, mlflow_yolo; mlflow_yolo.Detector; print(*{n.split('.')[0] for n in sys.modules})"
+    loaded = subprocess.check_output([sys.executable, "-c", script], text=True, cwd=repository)
+    assert {"torch", "torchvision", "ultralytics", "mlflow", "matplotlib"} & set(loaded.split()) == set()
 
 
 def test_the_wheel_takes_its_version_from_the_package(repository: Path) -> None:

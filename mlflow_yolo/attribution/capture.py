@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mlflow_yolo.attribution.outputs import Outputs, read_outputs
+from mlflow_yolo.attribution.windows import in_full, in_windows, is_zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +49,17 @@ class Pass:
         """
         inputs = [self.activations[block] for block in blocks]
         keep, leaves = not is_last, [leaf for _, leaf in self.entrances]
-        entered = torch.autograd.grad(score, leaves, retain_graph=keep, allow_unused=True)
+        with in_windows(score):
+            entered = torch.autograd.grad(score, leaves, retain_graph=keep, allow_unused=True)
         crossed = [
             (produced, gradient)
             for (produced, _), gradient in zip(self.entrances, entered, strict=True)
-            if gradient is not None and produced.requires_grad and bool(gradient.any())
+            if gradient is not None and produced.requires_grad and not is_zero(gradient)
         ]
         produced, gradients = zip(*crossed, strict=True) if crossed else ((), ())
         found = torch.autograd.grad(produced, inputs, gradients, retain_graph=keep, allow_unused=True)
         return {
-            block: torch.zeros_like(output) if gradient is None else gradient
+            block: torch.zeros_like(output) if gradient is None else in_full(gradient)
             for block, output, gradient in zip(blocks, inputs, found, strict=True)
         }
 
@@ -97,10 +99,23 @@ def forward(
 
 
 def run_single(network: nn.Module, images: Tensor) -> Any:
-    """Return what a model at rest gives for a batch in single precision, whatever its own; outside inference mode."""
+    """Return what a model at rest gives for a batch in single precision, whatever its own; outside inference mode.
+
+    On a CPU the channels of a cell lie side by side, in which convolutions take a tenth less time; a block that cannot
+    view its input so gets it the usual way.
+    """
     tensors = chain(network.named_parameters(), network.named_buffers())
     copies = {name: _usable(tensor) for name, tensor in tensors if _is_unusable(tensor)}
     batch = _usable(images) if _is_unusable(images) else images
+    if batch.device.type == "cpu" and batch.ndim == 4:
+        try:
+            return _called(network, copies, batch.contiguous(memory_format=torch.channels_last))
+        except RuntimeError:
+            batch = batch.contiguous()
+    return _called(network, copies, batch)
+
+
+def _called(network: nn.Module, copies: dict[str, Tensor], batch: Tensor) -> Any:
     return functional_call(network, copies, (batch,)) if copies else network(batch)
 
 
@@ -129,6 +144,7 @@ def _cut(entrances: list[tuple[Tensor, Tensor]]) -> Any:
     """Return a hook that lets the head work on leaves in place of its inputs, and keeps both."""
 
     def hook(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        entrances.clear()  # of an attempt that failed
         given = inputs[0]
         tensors = [given] if isinstance(given, Tensor) else list(given)
         leaves = [tensor.detach().requires_grad_() for tensor in tensors]

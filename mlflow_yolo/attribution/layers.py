@@ -101,7 +101,7 @@ def read_layers(network: nn.Module) -> Layers:
     last = max((i for i, stride in enumerate(strides) if stride), default=0)
     inputs = [_sources(block, i) for i, block in enumerate(blocks)]
     upstream = tuple(_upstream(inputs, source) for source in inputs[-1])
-    return Layers(strides, tuple(_stage(strides, level) for level in levels) or (last,), upstream)
+    return Layers(strides, tuple(stage_of(strides, level) for level in levels) or (last,), upstream)
 
 
 def _sources(block: Any, index: int) -> list[int]:
@@ -121,7 +121,7 @@ def _upstream(inputs: list[list[int]], block: int) -> frozenset[int]:
     return frozenset(seen)
 
 
-def _stage(strides: tuple[int, ...], stride: int) -> int:
+def stage_of(strides: tuple[int, ...], stride: int) -> int:
     """Return the block after the one that first reaches a stride: the stage that works at this resolution."""
     first = strides.index(stride)
     return first + 1 if first + 1 < len(strides) and strides[first + 1] == stride else first

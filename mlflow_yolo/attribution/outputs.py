@@ -24,8 +24,8 @@ class DetectionOutputs:
 
     Attributes:
         logits: (B, C, A) class logits of every anchor, the levels one after another.
-        distances: (B, 4, A) from the anchor's centre outwards to left, top, right and bottom, pixels of the input; of
-            a rotated box in its own frame.
+        sides: (B, 4 x bins, A) of left, top, right and bottom how far they lie from the anchor's centre, as the head
+            gives it: in cells, or of several bins the logit of each number of cells.
         sizes: (height, width) of each level's grid, in cells.
         strides: Pixels of the input a cell, by level.
         coefficients: (B, M, A) mask coefficients, None without masks.
@@ -34,7 +34,7 @@ class DetectionOutputs:
     """
 
     logits: Tensor
-    distances: Tensor
+    sides: Tensor
     sizes: tuple[tuple[int, int], ...]
     strides: tuple[float, ...]
     coefficients: Tensor | None = None
@@ -55,6 +55,16 @@ class DetectionOutputs:
             y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
             parts.append((torch.stack((x, y), dim=-1).reshape(-1, 2) + 0.5) * stride)
         return torch.cat(parts).to(self.logits.device)
+
+    @cached_property
+    def distances(self) -> Tensor:
+        """(B, 4, A) from the anchor's centre outwards to left, top, right and bottom, pixels of the input.
+
+        Of a rotated box in its own frame. Most targets need none, and a softmax over all bins takes a twentieth of a
+        forward pass, so it is made when it is asked for, whoever asks first as a part of the graph.
+        """
+        with torch.enable_grad():
+            return _distances(self.sides, self.sizes, self.strides)
 
     @cached_property
     def boxes(self) -> Tensor:
@@ -117,7 +127,7 @@ def read_outputs(head: Any, raw: Any, *, branch: str = "auto") -> Outputs:
     sizes = tuple((int(level.shape[-2]), int(level.shape[-1])) for level in chosen["feats"])
     return DetectionOutputs(
         logits=chosen["scores"],
-        distances=_distances(chosen["boxes"], sizes, strides),
+        sides=chosen["boxes"],
         sizes=sizes,
         strides=strides,
         coefficients=chosen.get("mask_coefficient"),

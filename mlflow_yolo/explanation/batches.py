@@ -10,7 +10,7 @@ from mlflow_yolo.attribution.cam import Method
 from mlflow_yolo.attribution.maps import TargetMap, map_targets
 from mlflow_yolo.attribution.targets import Target
 from mlflow_yolo.explanation.network import ExplainedModel
-from mlflow_yolo.explanation.stages import Stages
+from mlflow_yolo.stages import Stages
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,9 +26,9 @@ from mlflow_yolo.explanation.findings import Findings, Settings
 from mlflow_yolo.explanation.gallery import Chosen, hang
 from mlflow_yolo.explanation.network import ExplainedModel
 from mlflow_yolo.explanation.split import ClassifiedSplit
-from mlflow_yolo.explanation.stages import Stages
 from mlflow_yolo.figures.encode import png_bytes
 from mlflow_yolo.figures.example import Example, MapLayer
+from mlflow_yolo.stages import Stages
 
 Map = npt.NDArray[np.float32]
 

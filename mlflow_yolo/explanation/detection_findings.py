@@ -19,8 +19,8 @@ from mlflow_yolo.explanation.gallery import Chosen, hang
 from mlflow_yolo.explanation.network import ExplainedModel
 from mlflow_yolo.explanation.perturbation import PEER
 from mlflow_yolo.explanation.split import DetectedSplit
-from mlflow_yolo.explanation.stages import Stages
 from mlflow_yolo.figures.encode import png_bytes
+from mlflow_yolo.stages import Stages
 
 DEFAULT_METHOD = "layercam"
 _MOST_ROWS = 40

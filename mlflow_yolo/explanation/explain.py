@@ -9,6 +9,7 @@ from torch import nn
 
 from mlflow_yolo.attribution.targets import Target
 from mlflow_yolo.explanation.answers import batches, maps_of
+from mlflow_yolo.explanation.exported import explain_export, exported_file
 from mlflow_yolo.explanation.inputs import Picture, list_images
 from mlflow_yolo.explanation.map import Map
 from mlflow_yolo.explanation.network import open_model, predicting_with
@@ -44,7 +45,9 @@ def explain(
     segmentation model also those with an empty mask, which `predict` leaves out.
 
     Args:
-        model: `digits`, a .pt path or name; or an Ultralytics `YOLO` or its network, which is left as it is.
+        model: `digits`, a .pt path or name; or an Ultralytics `YOLO` or its network, which is left as it is. Of an
+            .onnx file by Ultralytics, or a variant's folder with one, only `method="eigencam"` is possible: one map of
+            every picture, which would be the same for every target.
         images: A path, folder, pattern, array (H, W) or (H, W, channels) uint8 in RGB order, PIL image, or a list.
         target: What is explained in each image:
             `detections`: the class of every detection (the default of a detector);
@@ -74,10 +77,16 @@ def explain(
         which is logged.
 
     Raises:
-        CheckpointError: The model cannot be loaded, or is an export and so has no gradients.
+        CheckpointError: The model cannot be loaded, or is an export and so has no gradients for this method.
         ArgumentError: An image, target, method, block, class or branch that does not exist, or one that this model
             has no gradient for; the message names one that works.
     """
+    export = exported_file(model)
+    if export is not None:
+        asked = {"target": None if target == "auto" else target, "classes": classes, "objects": objects}
+        return explain_export(
+            export, list_images(images), method=method, asked=asked, block=block, imgsz=imgsz, batch=batch
+        )
     opened = open_model(model, device=device, trust=trust)
     pictures = list_images(images)
     question = read_question(

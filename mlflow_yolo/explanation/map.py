@@ -22,7 +22,8 @@ class Map:
         target: What is explained, in words.
         class_id: The class it is about, None for a target of the user's own.
         class_name: Its name, empty for None.
-        score: What is explained, a logit or a distance in pixels of the network input: not a share.
+        score: What is explained, a logit or a distance in pixels of the network input: not a share; NaN for an exported
+            model, of which no single number is explained.
         conf: Confidence of the detection, or the class's probability; None where there is no single one.
         box: (4,) xyxy, pixels of the original image, clipped to it: of the detection, of the true object where that is
             explained, or what encloses a rotated box. None where the target is a class or the whole image.

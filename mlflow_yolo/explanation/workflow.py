@@ -19,10 +19,10 @@ from mlflow_yolo.explanation.detection_findings import explain_detector
 from mlflow_yolo.explanation.findings import Findings, Settings
 from mlflow_yolo.explanation.network import ExplainedModel, check_not_exported, open_model
 from mlflow_yolo.explanation.split import classify_split, detect_split
-from mlflow_yolo.explanation.stages import Stages
 from mlflow_yolo.models.arguments import check_device, check_imgsz, check_positive
 from mlflow_yolo.models.checkpoint import Model, read_model
 from mlflow_yolo.models.data import localise, new_directory
+from mlflow_yolo.stages import Stages
 from mlflow_yolo.tracking.events.tracked_training import keep_active
 from mlflow_yolo.tracking.run import TrackedRun, open_run
 from mlflow_yolo.tracking.stores.store import check_store, ensure_store

@@ -40,12 +40,16 @@ class Model:
         task: `detect`, `segment`, `classify`, `pose` or `obb`.
         blocks: The blocks of its own yaml.
         sha256: Digest of the checkpoint file, empty for a yaml.
+        names: Class names by id.
+        imgsz: Side of the input it was trained with, pixels; Ultralytics' default where it was not.
     """
 
     source: str
     task: str
     blocks: tuple[Block, ...]
     sha256: str
+    names: tuple[str, ...] = ()
+    imgsz: int = 640
 
 
 def read_model(model: str, *, trust: bool = False) -> Model:
@@ -65,7 +69,8 @@ def read_model(model: str, *, trust: bool = False) -> Model:
         scan(path)
     network = load(source)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix == ".pt" and path.is_file() else ""
-    return Model(source, str(network.task), read_blocks(_yaml(network)), sha256)
+    names = tuple(str(name) for _, name in sorted(network.names.items()))
+    return Model(source, str(network.task), read_blocks(_yaml(network)), sha256, names, _imgsz(network))
 
 
 def load(source: str, *, task: str | None = None) -> "YOLO":
@@ -140,6 +145,12 @@ def _download(name: str) -> str:
     if not file.is_file():
         raise CheckpointError(f"model={name} could not be downloaded (no network?). Pass a path of a .pt file.")
     return str(file.resolve())
+
+
+def _imgsz(network: "YOLO") -> int:
+    """Return the longer side that a network was trained with."""
+    imgsz = network.overrides.get("imgsz") or (224 if network.task == "classify" else 640)
+    return int(max(imgsz) if isinstance(imgsz, list | tuple) else imgsz)
 
 
 def _missing(model: str) -> str:

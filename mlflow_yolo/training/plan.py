@@ -43,6 +43,7 @@ class Plan:
         every_n_steps: Sample every n-th optimizer step; None for what `statistics` says.
         maps: Epochs between two sets of maps of where the model looks, None for what 3 % of the time allow, 0 for none.
         arguments: Further Ultralytics arguments by their own names.
+        distillation: What is learned from a teacher (see `compression.distillation.settings`), None for nothing.
     """
 
     model: str
@@ -58,6 +59,7 @@ class Plan:
     every_n_steps: int | None = None
     maps: int | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    distillation: Mapping[str, Any] | None = None
 
     @property
     def epochs(self) -> int:

@@ -18,6 +18,7 @@ from mlflow_yolo.training.block_table import block_table
 from mlflow_yolo.training.measurement import measure
 from mlflow_yolo.training.plan import Plan, Stage, default_arguments
 from mlflow_yolo.training.subset import train_subset
+from mlflow_yolo.training.trainers import trainer_of
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -123,7 +124,7 @@ def _train_stages(
         if earlier is None:
             _train_stage(plan, stage, dataset, source=source, save_dir=save_dir, callbacks=callbacks)
         else:
-            _resume_stage(save_dir / "weights" / "last.pt", device=plan.device, callbacks=callbacks)
+            _resume_stage(plan, save_dir / "weights" / "last.pt", callbacks=callbacks)
         source, done, previous = str(save_dir / "weights" / "best.pt"), done + stage.epochs, callbacks
     return callbacks
 
@@ -134,6 +135,7 @@ def _train_stage(
     network = checkpoint.load(source, task=dataset.task)
     attach(network, callbacks)
     network.train(
+        trainer=trainer_of(network, plan),
         data=str(dataset.yaml),
         epochs=stage.epochs,
         freeze=list(stage.freeze),
@@ -150,11 +152,11 @@ def _train_stage(
     )
 
 
-def _resume_stage(last: Path, *, device: str, callbacks: TrainingCallbacks) -> None:
+def _resume_stage(plan: Plan, last: Path, *, callbacks: TrainingCallbacks) -> None:
     """Train on from a checkpoint; everything but the device is as the checkpoint says."""
     network = checkpoint.load(str(last))
     attach(network, callbacks)
-    network.train(resume=True, device=device)
+    network.train(trainer=trainer_of(network, plan), resume=True, device=plan.device)
 
 
 def _speed_of_learning(callbacks: TrainingCallbacks, final: FinalValues) -> dict[str, float]:

@@ -129,16 +129,17 @@ def test_the_snapshot_sees_what_it_should(build: Callable[..., nn.Module], pictu
 def test_gradients_are_those_of_ordinary_backpropagation(
     name: str, block: int, fused: bool, build: Callable[..., nn.Module], pictures: Callable[..., Tensor]
 ) -> None:
-    network = build(name, fused=fused, end_to_end=False if "26" in name else None)
-    activation, gradient = plainly_differentiated(network, pictures(2), block)
-    with forward(network, pictures(2), [2, block]) as run:
+    network = build(name, fused=fused, end_to_end=False if "26" in name else None).double()
+    images = pictures(2).double()  # in single precision either is off by 1e-4
+    activation, gradient = plainly_differentiated(network, images, block)
+    with forward(network, images, [2, block]) as run:
         found = run.gradients(class_score(run), [2, block])
         again = run.gradients(class_score(run), [block])  # any number of times
     torch.testing.assert_close(run.activations[block].detach(), activation)
     scale = float(gradient.abs().max())
     assert scale > 0
-    torch.testing.assert_close(found[block], gradient, atol=1e-5 * scale, rtol=1e-4)
-    torch.testing.assert_close(again[block], gradient, atol=1e-5 * scale, rtol=1e-4)
+    torch.testing.assert_close(found[block], gradient, atol=1e-9 * scale, rtol=1e-9)
+    torch.testing.assert_close(again[block], gradient, atol=1e-9 * scale, rtol=1e-9)
 
 
 def test_the_graph_begins_at_the_first_block_kept(

@@ -26,7 +26,7 @@ from mlflow_yolo.exceptions import ArgumentError
 ANCHORS = 20
 DETECTION = DetectionOutputs(
     logits=(100.0 * torch.arange(2)[:, None, None] + 50.0 * torch.arange(2)[:, None] + torch.arange(20.0)),
-    distances=torch.arange(2 * 4 * 20.0).reshape(2, 4, 20),
+    sides=torch.arange(2 * 4 * 20.0).reshape(2, 4, 20) / torch.tensor([8.0] * 16 + [16.0] * 4),  # 0, 1, … pixels
     sizes=((4, 4), (2, 2)),
     strides=(8.0, 16.0),
 )
@@ -61,7 +61,7 @@ def test_the_nearest_anchor_to_a_missed_object_is_the_best_of_any_level() -> Non
     logits = DETECTION.logits.clone()
     logits[0, 1, [5, 16]] = torch.tensor([900.0, 800.0])
     logits[0, 1, 15] = 1000.0  # outside the box
-    outputs = DetectionOutputs(logits, DETECTION.distances, DETECTION.sizes, DETECTION.strides)
+    outputs = DetectionOutputs(logits, DETECTION.sides, DETECTION.sizes, DETECTION.strides)
     assert found(Object((0.0, 0.0, 15.0, 15.0), 1).terms(outputs, 0)) == [(900.0, 0)]
 
 
@@ -121,7 +121,7 @@ def masked(mask: Tensor, distances: list[float]) -> DetectionOutputs:
     """Return one anchor at (16, 16) of a 32 pixel input with a mask (16, 16) of 2 pixels a cell."""
     return DetectionOutputs(
         logits=torch.zeros(1, 1, 1),
-        distances=torch.tensor(distances)[None, :, None],
+        sides=torch.tensor(distances)[None, :, None] / 32.0,
         sizes=((1, 1),),
         strides=(32.0,),
         coefficients=torch.ones(1, 1, 1),

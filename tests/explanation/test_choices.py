@@ -30,7 +30,7 @@ def test_boxes_polygons_and_masks_of_one_place_cover_the_same_cells() -> None:
 def test_a_predicted_mask_is_cut_to_its_box() -> None:
     outputs = DetectionOutputs(
         logits=torch.zeros(1, 2, 4),
-        distances=torch.zeros(1, 4, 4),
+        sides=torch.zeros(1, 4, 4),
         sizes=((2, 2),),
         strides=(8.0,),
         coefficients=torch.ones(1, 1, 4),

@@ -12,8 +12,8 @@ from mlflow_yolo.explanation.artifacts import note, summary, write_findings
 from mlflow_yolo.explanation.findings import Findings
 from mlflow_yolo.explanation.gallery import Chosen, Gallery, hang
 from mlflow_yolo.explanation.page import NOTHING_SHOWN, pair_pages, recommendation_section, table_section
-from mlflow_yolo.explanation.stages import Stages
 from mlflow_yolo.figures.example import Example
+from mlflow_yolo.stages import Stages
 
 
 @dataclass(frozen=True)

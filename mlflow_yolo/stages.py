@@ -1,4 +1,4 @@
-"""How far an explanation is, on the terminal: one bar for each of its stages."""
+"""How far a command is, on the terminal: one bar for each of its stages."""
 
 import sys
 from collections.abc import Callable

@@ -1,0 +1,104 @@
+"""What variants are made of: a checkpoint and the data it is measured on, checked before anything is written."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mlflow_yolo.datasets.dataset import Dataset, load_dataset
+from mlflow_yolo.exceptions import ArgumentError, CheckpointError
+from mlflow_yolo.models.arguments import check_imgsz
+from mlflow_yolo.models.checkpoint import Model, read_model
+
+TASKS = ("detect", "segment", "classify")
+"""The tasks whose output the runtime reads."""
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A checkpoint and its data.
+
+    Attributes:
+        model: The located checkpoint.
+        data: The data as the user named it.
+        dataset: The same, read.
+        split: The split that results are reported on.
+        imgsz: Side of the input, pixels.
+    """
+
+    model: Model
+    data: str
+    dataset: Dataset
+    split: str
+    imgsz: int
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint's file."""
+        return Path(self.model.source)
+
+    @property
+    def label(self) -> str:
+        """The checkpoint's file and the beginning of its digest."""
+        return f"{self.checkpoint.name} ({self.model.sha256[:12]})"
+
+    def of(self, checkpoint: Path) -> "Subject":
+        """Return the same with another checkpoint, one that was made here: pruned, distilled."""
+        return replace(self, model=read_model(str(checkpoint), trust=True))
+
+    @property
+    def choosing_split(self) -> str:
+        """The split that choices are made on: val, so that those of test stay untouched."""
+        return "val" if "val" in self.dataset.splits else self.split
+
+
+def read_subject(model: str, data: str, *, split: str = AUTO, imgsz: int | None = None, trust: bool = False) -> Subject:
+    """Return a checkpoint and its data.
+
+    Args:
+        model: A `.pt` checkpoint, or `digits`.
+        data: As for a training.
+        split: `train`, `val`, `test`, or `auto` for test where there is one.
+        imgsz: Side of the input, None for the one the model was trained with.
+        trust: Load a checkpoint that names foreign classes.
+
+    Raises:
+        InputError: One of them does not exist, cannot be used, or does not fit the other.
+    """
+    if model != "digits" and Path(model).suffix != ".pt":
+        raise CheckpointError(f"model={model} is no checkpoint: variants are made of a trained .pt file. Name one.")
+    found = read_model(model, trust=trust)
+    if found.task not in TASKS:
+        raise CheckpointError(f"model={model} is for {found.task}; variants are made for {', '.join(TASKS)}.")
+    dataset = load_dataset(data, task=found.task)
+    check_names(found.names, dataset, model=model)
+    size = found.imgsz if imgsz is None else check_imgsz(imgsz)
+    return Subject(found, data, dataset, choose_split(dataset, split), size)
+
+
+def choose_split(dataset: Dataset, split: str) -> str:
+    """Return the split that `split` means: itself, or for `auto` test where there is one, else val.
+
+    Raises:
+        ArgumentError: The data has no such split.
+    """
+    if split == AUTO:
+        return "test" if "test" in dataset.splits else "val"
+    if split not in dataset.splits:
+        raise ArgumentError(f"split={split} does not exist in {dataset.name}. Use one of {', '.join(dataset.splits)}.")
+    return split
+
+
+def check_names(names: tuple[str, ...], dataset: Dataset, *, model: str) -> None:
+    """Raise CheckpointError where a model's classes are not those of the data, naming the first that differs."""
+    if len(names) != len(dataset.names):
+        raise CheckpointError(
+            f"model={model} has {len(names)} classes and {dataset.name} has {len(dataset.names)}. "
+            "Use the data the model was trained for."
+        )
+    for index, (ours, theirs) in enumerate(zip(names, dataset.names, strict=True)):
+        if ours != theirs:
+            raise CheckpointError(
+                f"model={model} calls class {index} {ours!r} and {dataset.name} calls it {theirs!r}. "
+                "Use the data the model was trained for."
+            )
