@@ -34,11 +34,14 @@ class Stages:
     def count(self, name: str, unit: str = "batch") -> Callable[[int, int], None]:
         """Return what is told how much was done, and of how much, for a stage whose size is known when it has begun."""
         state: list[Callable[[int], object]] = []
+        told = 0
 
         def count(done: int, total: int) -> None:
+            nonlocal told
             if not state:
                 state.append(self.begin(name, total, unit))
-            state[0](1)
+            state[0](done - told)
+            told = done
 
         return count
 

@@ -108,7 +108,9 @@ def prune(context: click.Context, /, **given: Any) -> None:
 @click.command("distill", context_settings=PASS_THROUGH)
 @subject_options
 @option("teacher", type=TEXT, default="auto", help="Checkpoint of a trained, usually larger model; needed.")
-@option("losses", default="response=1,localisation=1", help="Weights: response, localisation, fitnets, cwd, rkd, …")
+@option(
+    "losses", type=TEXT, default="auto", help="Weights: response=1,localisation=0.25,fitnets=…,cwd=…,rkd=… [by task]."
+)
 @option("temperature", type=TEXT, default="auto", help="A number, or response=2,cwd=4 [as published].")
 @option("control", type=bool, default=True, help="Also train the student without the teacher, to compare with.")
 @tuning_options(epochs=10)
@@ -117,19 +119,13 @@ def prune(context: click.Context, /, **given: Any) -> None:
 @click.pass_context
 def distill(context: click.Context, /, **given: Any) -> None:
     """A student learns from a teacher. The result is OUTPUT/distilled.pt."""
-    from mlflow_yolo.compression.distillation.settings import parse_distillation
     from mlflow_yolo.variants.distill import run_distill
 
     quiet_down(given.pop("debug"))
     tracking = tracking_of(given)
-    distillation = parse_distillation(
-        given.pop("teacher") or "",
-        given.pop("losses"),
-        temperature=given.pop("temperature") or "",
-        trust=given["trust"],
-    )
+    words = {name: given.pop(name) or "" for name in ("teacher", "temperature")}
     training, effort = _training(given, context.args), _effort(given)
-    click.echo(run_distill(**given, distillation=distillation, training=training, effort=effort, tracking=tracking))
+    click.echo(run_distill(**given, **words, training=training, effort=effort, tracking=tracking))
 
 
 @click.command("export")

@@ -183,7 +183,7 @@ def compare(
         effort: How thoroughly.
         directory: Where predictions and timings are kept.
         stages: Told how far it is.
-        reference: Name of the entry that the others are compared with; the first one where it is not there.
+        reference: Name or kind of the entry that the others are compared with; the first one where it is not there.
     """
     scored = {entry.name: _score(entry, dataset, split, directory, stages) for entry in entries}
     costs = run_benchmark(
@@ -197,10 +197,15 @@ def compare(
         progress=_turns(stages),
     )
     cost = {result.name: result for result in costs}
-    usable = [entry.name for entry in entries if isinstance(scored[entry.name], Accuracy)] or [entries[0].name]
-    base = reference if reference in usable else usable[0]
+    base = _reference([entry for entry in entries if isinstance(scored[entry.name], Accuracy)] or entries, reference)
     rows = tuple(_row(entry, cost, scored, base, n_classes=len(dataset.names)) for entry in entries)
     return Comparison(rows, base, dataset, split)
+
+
+def _reference(entries: Sequence[Entry], wanted: str) -> str:
+    """Return the name of the first entry with the wanted name, else of the wanted kind, else of the first."""
+    called = [entry.name for entry in entries if entry.name == wanted]
+    return next(iter(called + [entry.name for entry in entries if entry.kind == wanted] + [entries[0].name]))
 
 
 def _turns(stages: Stages) -> Callable[[int, int, str], None]:

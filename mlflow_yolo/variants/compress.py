@@ -1,21 +1,23 @@
 """The command `compress`: the whole chain on one checkpoint, and one table at the end."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mlflow_yolo.compression.distillation.settings import Distillation
 from mlflow_yolo.compression.quantization.calibration import CalibrationSet, choose_calibration
 from mlflow_yolo.exceptions import ArgumentError
-from mlflow_yolo.models.arguments import check_imgsz
 from mlflow_yolo.stages import Stages
 from mlflow_yolo.tracking.stores.target import Target
-from mlflow_yolo.variants.comparison import Comparison, Effort, Entry, compare, entry_of
-from mlflow_yolo.variants.convert import calibration_params, check_method, check_parity, log_parity
+from mlflow_yolo.variants.comparison import Comparison, Effort, Entry, compare, distinct, entry_of
+from mlflow_yolo.variants.convert import calibration_params, check_method, log_parity
+from mlflow_yolo.variants.exactness import check_parity
 from mlflow_yolo.variants.fine_tuning import FineTuning
 from mlflow_yolo.variants.making import BASE, FLOAT_KINDS, INT8_KINDS, Orders, make_variant, missing_extra, parse_kinds
 from mlflow_yolo.variants.prune import Pruned, distillation_of, lineage, prune_and_train, record_sentence
 from mlflow_yolo.variants.pruning_order import PruningOrder
 from mlflow_yolo.variants.results import log_results, write_results
-from mlflow_yolo.variants.subject import Subject, read_subject
+from mlflow_yolo.variants.subject import Subject, check_size, read_subject
 from mlflow_yolo.variants.table import terminal_text
 from mlflow_yolo.variants.workplace import Workplace, workplace
 
@@ -105,31 +107,31 @@ def run_compress(
         InputError: Something in the input cannot work; nothing has been written.
     """
     chain.training.check()
+    effort.check()
     check_method(chain.method, chain.max_drop)
     subject = read_subject(model, data, split=split, imgsz=imgsz, trust=trust)
     others = [read_subject(path, data, split=split, imgsz=imgsz, trust=trust) for path in chain.also]
-    chosen = choose_calibration(subject.dataset, n=chain.calibration)
+    smaller = [replace(subject, imgsz=check_size(size, task=subject.model.task)) for size in chain.sizes]
+    distillation = distillation_of(chain.teacher, subject, trust=trust)
+    chosen = choose_calibration(subject.dataset, n=chain.calibration, seed=chain.training.seed)
     orders = Orders(subject, chosen, method=chain.method, max_drop=chain.max_drop / 100)
     with workplace("compress", output, subject, _question(chain, chosen), tracking) as place, Stages() as stages:
         entries = [Entry(subject.checkpoint.name, subject.checkpoint, subject.imgsz)]
         entries += _variants(orders, chain.kinds, place, stages, prefix="")
         log_parity(place, check_parity(subject, place.directory / FOLDER / BASE))
-        for size in chain.sizes:
-            smaller = replace(orders, subject=replace(subject, imgsz=size))
-            entries += _variants(smaller, (BASE,), place, stages, prefix=f"{size}px-")
-        for other in others:
-            named = replace(orders, subject=other)
-            entries += _variants(named, (BASE,), place, stages, prefix=f"{other.checkpoint.stem}-")
-        pruned = _pruned(subject, chain, place, stages, trust=trust)
-        if pruned is not None:
-            entries += _pruned_entries(orders, pruned, chain, place, stages)
+        more = {f"{one.imgsz}px-": one for one in smaller} | {f"{_stem(one, others)}-": one for one in others}
+        for prefix, one in more.items():
+            entries += _variants(replace(orders, subject=one), (BASE,), place, stages, prefix=prefix)
+        pruned = _pruned(subject, chain, place, stages, distillation)
+        thin = _pruned_entries(orders, pruned, chain, place, stages) if pruned else []
+        entries = distinct([*entries, *thin, *(_control_entries(orders, pruned, place, stages) if pruned else [])])
         comparison = compare(
             entries, subject.dataset, subject.split, effort=effort, directory=place.directory, stages=stages
         )
         folder = write_results(comparison, place.directory)
-        tags = lineage(pruned.record) if pruned else {}
-        names = [entry.name for entry in entries if entry.name.startswith("pruned")]
-        log_results(place.run, comparison, folder, tracking, lineage=dict.fromkeys(names, tags))
+        paths = {entry.path for entry in thin}
+        tags = {entry.name: lineage(pruned.record) for entry in entries if pruned and entry.path in paths}
+        log_results(place.run, comparison, folder, tracking, lineage=tags)
     return Compressed(comparison, pruned, place.directory)
 
 
@@ -140,7 +142,9 @@ def default_kinds() -> tuple[str, ...]:
 
 def read_kinds(text: str | None) -> tuple[str, ...]:
     """Return the kinds a user named, `fp32-onnx` always among them; None for all that can be made."""
-    return default_kinds() if text is None else tuple(dict.fromkeys([BASE, *parse_kinds(text, KINDS)]))
+    if text is None:
+        return default_kinds()
+    return tuple(dict.fromkeys([BASE, *parse_kinds(text, KINDS, argument="kinds")]))
 
 
 def read_sizes(text: str | None) -> tuple[int, ...]:
@@ -153,7 +157,7 @@ def read_sizes(text: str | None) -> tuple[int, ...]:
     for word in filter(None, (part.strip() for part in (text or "").split(","))):
         if not word.isdigit():
             raise ArgumentError(f"sizes={word} is not a whole number of pixels. Use for example sizes=256,224.")
-        sizes.append(check_imgsz(int(word)))
+        sizes.append(int(word))
     return tuple(dict.fromkeys(sizes))
 
 
@@ -161,9 +165,7 @@ def _question(chain: Chain, chosen: CalibrationSet) -> dict[str, object]:
     return {
         "kinds": ",".join(chain.kinds),
         **(chain.pruning.question if chain.pruning else {"ratio": 0}),
-        "epochs": chain.training.epochs,
-        "lr0": chain.training.lr0,
-        "seed": chain.training.seed,
+        **chain.training.question,
         "control": chain.control,
         "teacher": chain.teacher or "",
         "sizes": ",".join(map(str, chain.sizes)),
@@ -186,7 +188,9 @@ def _variants(orders: Orders, kinds: tuple[str, ...], place: Workplace, stages: 
     return entries
 
 
-def _pruned(subject: Subject, chain: Chain, place: Workplace, stages: Stages, *, trust: bool) -> Pruned | None:
+def _pruned(
+    subject: Subject, chain: Chain, place: Workplace, stages: Stages, distillation: Distillation | None
+) -> Pruned | None:
     if chain.pruning is None:
         return None
     return prune_and_train(
@@ -195,13 +199,13 @@ def _pruned(subject: Subject, chain: Chain, place: Workplace, stages: Stages, *,
         chain.training,
         place=place,
         stages=stages,
-        distillation=distillation_of(chain.teacher, subject, trust=trust),
+        distillation=distillation,
         control=chain.control,
     )
 
 
 def _pruned_entries(orders: Orders, pruned: Pruned, chain: Chain, place: Workplace, stages: Stages) -> list[Entry]:
-    """Return the entries of the pruned checkpoint, of its variants, and of the control."""
+    """Return the entries of the pruned checkpoint and of its variants."""
     subject = orders.subject
     kinds = tuple(kind for kind in PRUNED_KINDS if kind in chain.kinds)
     entries = [Entry(pruned.checkpoint.name, pruned.checkpoint, subject.imgsz)]
@@ -212,7 +216,19 @@ def _pruned_entries(orders: Orders, pruned: Pruned, chain: Chain, place: Workpla
         stages,
         prefix="pruned-",
     )
-    if pruned.control is not None:
-        trained = replace(orders, subject=subject.of(pruned.control))
-        entries += _variants(trained, (BASE,), place, stages, prefix="control-")
     return entries
+
+
+def _control_entries(orders: Orders, pruned: Pruned, place: Workplace, stages: Stages) -> list[Entry]:
+    """Return the entry of the unpruned checkpoint that was trained on for as long, if one was."""
+    if pruned.control is None:
+        return []
+    trained = replace(orders, subject=orders.subject.of(pruned.control))
+    return _variants(trained, (BASE,), place, stages, prefix="control-")
+
+
+def _stem(subject: Subject, others: Sequence[Subject]) -> str:
+    """Return what another checkpoint's variants begin with: its file's name, with its digest where others share it."""
+    stem = subject.checkpoint.stem
+    shared = [one.checkpoint.stem for one in others].count(stem) > 1 or stem in ("pruned", "control")
+    return f"{stem}-{subject.model.sha256[:6]}" if shared else stem

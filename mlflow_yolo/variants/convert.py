@@ -8,22 +8,19 @@ from typing import Any
 from mlflow_yolo.compression.quantization.calibration import CalibrationSet, choose_calibration
 from mlflow_yolo.exceptions import ArgumentError
 from mlflow_yolo.figures.table import text_table
-from mlflow_yolo.runtime.images import read_image
-from mlflow_yolo.runtime.parity import Parity, parity
+from mlflow_yolo.runtime.parity import Parity
 from mlflow_yolo.stages import Stages
 from mlflow_yolo.tracking.stores.target import Target
 from mlflow_yolo.variant import read_variant, size_mb
 from mlflow_yolo.variants.accuracy import Accuracy, measure_accuracy
 from mlflow_yolo.variants.checkpoints import open_pipeline
+from mlflow_yolo.variants.exactness import check_parity
 from mlflow_yolo.variants.making import BASE, INT8_KINDS, METHODS, Orders, make_variant
 from mlflow_yolo.variants.subject import Subject, read_subject
 from mlflow_yolo.variants.workplace import Workplace, workplace
 
-N_PARITY = 16
-"""Images that an exported file is compared with its checkpoint on."""
-
-MAX_SCORE_ERROR, MAX_BOX_ERROR_PX = 1e-3, 1.0
-"""How far a float32 export may be from its checkpoint, before it is called broken."""
+OPSETS = range(9, 23)
+"""ONNX operator sets in which a YOLO11 was exported and opened by ONNX Runtime."""
 
 
 def run_export(
@@ -54,6 +51,7 @@ def run_export(
     Raises:
         InputError: Something in the input cannot work; nothing has been written.
     """
+    check_opset(options.get("opset"))
     subject = read_subject(model, data, split=split, imgsz=imgsz, trust=trust)
     question = {"kinds": ",".join(kinds), **options}
     with workplace("export", output, subject, question, tracking) as place, Stages() as stages:
@@ -106,6 +104,12 @@ def run_quantize(
         return _make_and_check(orders, kinds, place, stages)
 
 
+def check_opset(opset: int | None) -> None:
+    """Raise ArgumentError for an operator set that the exporter cannot write."""
+    if opset is not None and opset not in OPSETS:
+        raise ArgumentError(f"opset={opset} is not supported. Use {OPSETS[0]} to {OPSETS[-1]}, or leave it out.")
+
+
 def check_method(method: str, max_drop: float) -> None:
     """Raise ArgumentError for a calibration method that does not exist or a loss that is none."""
     if method not in METHODS:
@@ -121,23 +125,6 @@ def calibration_params(chosen: CalibrationSet) -> dict[str, Any]:
         "calibration_sha256": chosen.sha256[:12],
         "calibration_split": chosen.split,
     }
-
-
-def check_parity(subject: Subject, folder: Path) -> Parity:
-    """Return how far a float32 export is from its checkpoint on real images.
-
-    Raises:
-        ArgumentError: It is further off than rounding explains, so it must not be used.
-    """
-    images = [read_image(file) for file in subject.dataset.splits[subject.split].images[:N_PARITY]]
-    found = parity(open_pipeline(subject.checkpoint, imgsz=subject.imgsz), open_pipeline(folder), images)
-    if found.score_max > MAX_SCORE_ERROR or found.box_max_px > MAX_BOX_ERROR_PX:
-        raise ArgumentError(
-            f"{folder.name} differs from {subject.checkpoint.name} by {found.score_max:.2g} in a score and "
-            f"{found.box_max_px:.2g} px in a box, more than {MAX_SCORE_ERROR:g} and {MAX_BOX_ERROR_PX:g} px. "
-            "Try another opset, or --simplify false."
-        )
-    return found
 
 
 def log_parity(place: Workplace, found: Parity) -> None:

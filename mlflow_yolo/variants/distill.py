@@ -3,11 +3,11 @@
 from functools import partial
 from pathlib import Path
 
-from mlflow_yolo.compression.distillation.settings import Distillation
+from mlflow_yolo.compression.distillation.settings import DEFAULT_LOSSES, parse_distillation
 from mlflow_yolo.compression.distillation.teacher import open_teacher
 from mlflow_yolo.stages import Stages
 from mlflow_yolo.tracking.stores.target import Target
-from mlflow_yolo.variants.comparison import Effort, Entry, compare
+from mlflow_yolo.variants.comparison import Effort, Entry, compare, distinct
 from mlflow_yolo.variants.fine_tuning import FineTuning, fine_tune
 from mlflow_yolo.variants.results import log_results, write_results
 from mlflow_yolo.variants.subject import read_subject
@@ -22,7 +22,9 @@ def run_distill(
     *,
     data: str,
     model: str,
-    distillation: Distillation,
+    teacher: str,
+    losses: str | None,
+    temperature: str,
     training: FineTuning,
     control: bool,
     split: str,
@@ -37,7 +39,9 @@ def run_distill(
     Args:
         data: As for a training.
         model: The student's checkpoint.
-        distillation: The teacher, and what is learned from it.
+        teacher: A checkpoint of the same task and classes.
+        losses: Names and weights of what is learned from it, None for what suits the task.
+        temperature: See `compression.distillation.settings.parse_distillation`.
         training: How the student is trained on.
         control: Whether the student is also trained without the teacher, to compare with.
         split: Of the scores.
@@ -51,14 +55,17 @@ def run_distill(
         InputError: Something in the input cannot work; nothing has been written.
     """
     training.check()
+    effort.check()
     subject = read_subject(model, data, split=split, imgsz=imgsz, trust=trust)
+    losses = losses or DEFAULT_LOSSES[subject.model.task]
+    distillation = parse_distillation(teacher, losses, temperature=temperature, trust=trust)
     open_teacher(distillation, task=subject.model.task, names=subject.model.names)
     question = {
         "teacher": distillation.teacher,
         **{f"loss/{name}": weight for name, weight in distillation.weights.items()},
-        "epochs": training.epochs,
-        "lr0": training.lr0,
-        "seed": training.seed,
+        **{f"temperature/{name}": value for name, value in distillation.temperatures.items()},
+        **training.question,
+        "control": control,
     }
     with workplace("distill", output, subject, question, tracking) as place, Stages() as stages:
         tune = partial(
@@ -66,19 +73,21 @@ def run_distill(
         )
         result = tune(place.directory / RESULT, name="distillation", distillation=distillation)
         others = [tune(place.directory / CONTROL, name="control")] if control else []
-        teacher = Path(distillation.teacher)
-        paths = [subject.checkpoint, *([teacher] if teacher.is_file() else []), *others, result]
+        taught = Path(distillation.teacher)
+        paths = [subject.checkpoint, *([taught] if taught.is_file() else []), *others, result]
+        entries = distinct([Entry(path.name, path, subject.imgsz) for path in dict.fromkeys(paths)])
+        names = {entry.path: entry.name for entry in entries}
         comparison = compare(
-            [Entry(path.name, path, subject.imgsz) for path in paths],
+            entries,
             subject.dataset,
             subject.split,
             effort=effort,
             directory=place.directory,
             stages=stages,
-            reference=CONTROL if control else subject.checkpoint.name,
+            reference=names[others[0] if others else subject.checkpoint],
         )
         folder = write_results(comparison, place.directory)
-        tags = {"kd.teacher": teacher.name, **{f"kd.{name}": f"{w:g}" for name, w in distillation.weights.items()}}
-        log_results(place.run, comparison, folder, tracking, lineage={RESULT: tags})
+        tags = {"kd.teacher": taught.name, **{f"kd.{name}": f"{w:g}" for name, w in distillation.weights.items()}}
+        log_results(place.run, comparison, folder, tracking, lineage={names[result]: tags})
         place.run.log_file(result)
     return f"{terminal_text(comparison)}\n\nresult: {result}"

@@ -1,6 +1,7 @@
 """How each kind of variant is made from the one before it, and what is chosen on the validation split while it is."""
 
 import importlib.util
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ from mlflow_yolo.exceptions import ArgumentError, CheckpointError
 from mlflow_yolo.variant import KINDS, Variant, making, read_variant, write_variant
 from mlflow_yolo.variants.accuracy import measure_accuracy
 from mlflow_yolo.variants.checkpoints import open_pipeline
+from mlflow_yolo.variants.exactness import check_parity
 from mlflow_yolo.variants.subject import Subject
 
 FLOAT_KINDS = ("fp32-onnx", "fp16-onnx", "fp32-openvino", "bf16-openvino")
@@ -67,18 +69,23 @@ def make_variant(kind: str, directory: Path, orders: Orders, *, base: Path | Non
         base: The folder of the `fp32-onnx` variant; None for that one itself.
 
     Raises:
-        ArgumentError: The kind needs a package that is not installed, or the folder holds something else.
+        ArgumentError: The kind needs a package that is not installed, the folder holds something else, or the export
+            does not compute what the checkpoint computes.
     """
     if _is_made(kind, directory, orders):
         return directory
+    for remains in directory.parent.glob(f".{directory.name}.*"):  # of a process that was killed
+        shutil.rmtree(remains)
     with making(directory) as folder:
         variant = _MAKERS[kind](folder, orders, base)
+        if kind == BASE:
+            check_parity(orders.subject, folder)
         write_variant(folder, replace(variant, operating_point=_operating_point(folder, orders)))
     return directory
 
 
-def parse_kinds(text: str, known: tuple[str, ...] = KINDS) -> tuple[str, ...]:
-    """Return the kinds that a comma-separated list names, in order, without repetitions.
+def parse_kinds(text: str, known: tuple[str, ...] = KINDS, *, argument: str = "format") -> tuple[str, ...]:
+    """Return the kinds that the comma-separated list of an argument names, in order, without repetitions.
 
     Raises:
         ArgumentError: One does not exist, or needs a package that is not installed (the extra is named).
@@ -86,11 +93,11 @@ def parse_kinds(text: str, known: tuple[str, ...] = KINDS) -> tuple[str, ...]:
     kinds = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     for kind in kinds:
         if kind not in known:
-            raise ArgumentError(f"format={kind} does not exist. Use one or more of {', '.join(known)}.")
+            raise ArgumentError(f"{argument}={kind} does not exist. Use one or more of {', '.join(known)}.")
         if missing := missing_extra(kind):
-            raise ArgumentError(f"format={kind} needs {missing}")
+            raise ArgumentError(f"{argument}={kind} needs {missing}")
     if not kinds:
-        raise ArgumentError(f"format={text!r} names no format. Use one or more of {', '.join(known)}.")
+        raise ArgumentError(f"{argument}={text!r} names no kind. Use one or more of {', '.join(known)}.")
     return kinds
 
 

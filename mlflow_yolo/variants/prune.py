@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from mlflow_yolo.compression.batches import TrainingBatches, training_batches
-from mlflow_yolo.compression.distillation.settings import Distillation
+from mlflow_yolo.compression.distillation.settings import DEFAULT_LOSSES, Distillation, parse_distillation
+from mlflow_yolo.compression.distillation.teacher import open_teacher
 from mlflow_yolo.compression.pruning.dead import dead_channels, prune_dead
 from mlflow_yolo.compression.pruning.health import channel_health
 from mlflow_yolo.compression.pruning.record import PruningRecord
@@ -18,7 +19,7 @@ from mlflow_yolo.figures.encode import png_bytes
 from mlflow_yolo.figures.widths import widths as draw_widths
 from mlflow_yolo.stages import Stages
 from mlflow_yolo.tracking.stores.target import Target
-from mlflow_yolo.variants.comparison import Comparison, Effort, Entry, compare
+from mlflow_yolo.variants.comparison import Comparison, Effort, Entry, compare, distinct
 from mlflow_yolo.variants.fine_tuning import FineTuning, fine_tune, keep
 from mlflow_yolo.variants.pruning_order import PruningOrder
 from mlflow_yolo.variants.results import log_results, write_results
@@ -91,17 +92,18 @@ def run_prune(
         InputError: Something in the input cannot work; nothing has been written.
     """
     training.check()
+    effort.check()
     subject = read_subject(model, data, split=split, imgsz=imgsz, trust=trust)
     distillation = distillation_of(teacher, subject, trust=trust)
-    question = {**order.question, "epochs": training.epochs, "lr0": training.lr0, "teacher": teacher or ""}
+    question = {**order.question, **training.question, "control": control, "teacher": teacher or ""}
     with workplace("prune", output, subject, question, tracking) as place, Stages() as stages:
         pruned = prune_and_train(
             subject, order, training, place=place, stages=stages, distillation=distillation, control=control
         )
         entries = [Entry(subject.checkpoint.name, subject.checkpoint, subject.imgsz)]
         others = [pruned.control, pruned.untrained if training.epochs else None, pruned.checkpoint]
-        entries += [Entry(path.name, path, subject.imgsz) for path in others if path is not None]
-        reference = CONTROL if pruned.control else entries[0].name
+        entries = distinct(entries + [Entry(path.name, path, subject.imgsz) for path in others if path is not None])
+        names = {entry.path: entry.name for entry in entries}
         comparison = compare(
             entries,
             subject.dataset,
@@ -109,10 +111,10 @@ def run_prune(
             effort=effort,
             directory=place.directory,
             stages=stages,
-            reference=reference,
+            reference=names[pruned.control or subject.checkpoint],
         )
         folder = write_results(comparison, place.directory)
-        log_results(place.run, comparison, folder, tracking, lineage={RESULT: lineage(pruned.record)})
+        log_results(place.run, comparison, folder, tracking, lineage={names[pruned.checkpoint]: lineage(pruned.record)})
         place.run.log_file(pruned.checkpoint)
     return _text(pruned, comparison)
 
@@ -245,11 +247,16 @@ def record_sentence(record: PruningRecord) -> str:
 
 
 def distillation_of(teacher: str | None, subject: Subject, *, trust: bool) -> Distillation | None:
-    """Return what a pruned model learns from a teacher: class scores, and boxes where there are any."""
+    """Return what a pruned model learns from a teacher: class scores, and boxes where there are any.
+
+    Raises:
+        ArgumentError: The teacher cannot be loaded, or does not fit the student.
+    """
     if teacher is None:
         return None
-    weights = {"response": 1.0} | ({} if subject.model.task == "classify" else {"localisation": 1.0})
-    return Distillation(teacher, weights, trust=trust)
+    distillation = parse_distillation(teacher, DEFAULT_LOSSES[subject.model.task], trust=trust)
+    open_teacher(distillation, task=subject.model.task, names=subject.model.names)
+    return distillation
 
 
 def _text(pruned: Pruned, comparison: Comparison) -> str:

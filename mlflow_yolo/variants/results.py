@@ -23,7 +23,7 @@ FOLDER = "benchmark"
 
 
 def write_results(comparison: Comparison, directory: Path) -> Path:
-    """Write `benchmark/` below `directory` and return it: table.csv, table.json, summary.txt, and the figures."""
+    """Write `benchmark/` below `directory` and return it: table.csv, summary.txt and the figures."""
     folder = directory / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     table = frame(comparison)

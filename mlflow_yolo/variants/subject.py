@@ -13,6 +13,9 @@ TASKS = ("detect", "segment", "classify")
 
 AUTO = "auto"
 
+STRIDE = 32
+"""Largest stride of the models that variants are made of, pixels."""
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
@@ -72,8 +75,20 @@ def read_subject(model: str, data: str, *, split: str = AUTO, imgsz: int | None 
         raise CheckpointError(f"model={model} is for {found.task}; variants are made for {', '.join(TASKS)}.")
     dataset = load_dataset(data, task=found.task)
     check_names(found.names, dataset, model=model)
-    size = found.imgsz if imgsz is None else check_imgsz(imgsz)
+    size = found.imgsz if imgsz is None else check_size(imgsz, task=found.task)
     return Subject(found, data, dataset, choose_split(dataset, split), size)
+
+
+def check_size(imgsz: int, *, task: str) -> int:
+    """Return `imgsz` if a model can take it.
+
+    Raises:
+        ArgumentError: It is below 32, or no multiple of the stride of a model that finds objects.
+    """
+    if check_imgsz(imgsz) % STRIDE and task != "classify":
+        below = imgsz - imgsz % STRIDE
+        raise ArgumentError(f"imgsz={imgsz} is no multiple of {STRIDE}. Use for example {below} or {below + STRIDE}.")
+    return imgsz
 
 
 def choose_split(dataset: Dataset, split: str) -> str:

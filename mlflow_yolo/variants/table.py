@@ -117,7 +117,7 @@ def answer(comparison: Comparison) -> list[str]:
     slower = [row.entry.name for row in rows if row.speed and row.speed.high < 1 and row.entry.variant]
     if slower:
         lines.append(f"Slower than {comparison.reference} here: {', '.join(slower)}.")
-    lines += [f"{row.entry.name} could not be measured: {row.error}." for row in failed]
+    lines += [f"{row.entry.name} could not be measured: {row.error.rstrip('.')}." for row in failed]
     cost = rows[0].cost if rows else comparison.rows[0].cost
     n_images = rows[0].accuracy.n_images if rows and rows[0].accuracy else 0
     lines.append(

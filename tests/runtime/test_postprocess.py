@@ -43,6 +43,8 @@ def test_a_score_must_be_above_the_threshold_of_its_own_class() -> None:
     output = np.array([[10, 10, 4, 4, 0.5, 0.1], [50, 50, 4, 4, 0.1, 0.5], [90, 9, 4, 4, 0.1, 0.6]], np.float32).T
     assert find(output, limits(0.25, 0.5), iou=0.7, max_det=300).classes.tolist() == [1, 0]
     assert len(find(output, limits(0.9, 0.9), iou=0.7, max_det=300).scores) == 0
+    both = find(output, limits(0.5, 0.5), iou=0.7, max_det=300, multi_label=True)
+    assert (both.classes.tolist(), both.boxes[0].tolist()) == ([1], [88, 7, 92, 11])
 
 
 def test_a_class_below_its_threshold_suppresses_nothing_even_when_agnostic() -> None:

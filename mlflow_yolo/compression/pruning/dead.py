@@ -18,6 +18,7 @@ from mlflow_yolo.compression.pruning.checkpoints import read_network, write_netw
 from mlflow_yolo.compression.pruning.groups import WRITERS, Group, all_outputs, find_groups
 from mlflow_yolo.compression.pruning.halves import Halved, halve_blocks, join_blocks
 from mlflow_yolo.compression.pruning.outputs import output_change
+from mlflow_yolo.compression.pruning.recalibration import some
 from mlflow_yolo.compression.pruning.record import PruningRecord, size_fields
 from mlflow_yolo.compression.pruning.size import layer_widths, measure_size, removed_share
 from mlflow_yolo.exceptions import ArgumentError, WorkError
@@ -76,7 +77,7 @@ def prune_dead(
 
     Raises:
         CheckpointError: No checkpoint, or one that pruning does not know.
-        ArgumentError: A layer that the model has not, or with another number of channels.
+        ArgumentError: A layer that the model has not, or with another number of channels; no batch.
         WorkError: Outputs change by more than the tolerance; nothing is written.
     """
     started = time.perf_counter()
@@ -168,7 +169,7 @@ def _mean_inputs(network: BaseModel, batches: Iterable[Mapping[str, Any]]) -> di
         for layer in network.modules():
             if isinstance(layer, WRITERS):
                 hooks.callback(layer.register_forward_pre_hook(see).remove)
-        for batch in batches:
+        for batch in some(batches):
             n_batches += 1
             with torch.no_grad():
                 all_outputs(network, batch["img"])

@@ -11,6 +11,7 @@ from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import BaseModel
 
 from mlflow_yolo.compression.pruning.groups import Group
+from mlflow_yolo.compression.pruning.recalibration import some
 
 _MEASURES: Mapping[str, Callable[[], Any]] = {
     "l1": lambda: tp.importance.GroupMagnitudeImportance(p=1),
@@ -45,12 +46,15 @@ def loss_gradients(network: BaseModel, batches: Iterable[Mapping[str, Any]]) -> 
     Args:
         network: An Ultralytics model, halved or not, with its training arguments as a mapping.
         batches: Training batches, `img` float in [0, 1].
+
+    Raises:
+        ArgumentError: There is no batch.
     """
     arguments, buffers = network.args, {name: buffer.clone() for name, buffer in network.named_buffers()}
     try:
         network.args, network.criterion = get_cfg(overrides=dict(arguments)), None
         network.train()
-        for batch in batches:
+        for batch in some(batches):
             network.loss(batch)[0].sum().backward()
         for parameter in network.parameters():
             if parameter.grad is None:  # a branch that took no part

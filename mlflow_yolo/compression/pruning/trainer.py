@@ -48,6 +48,12 @@ def keeping_modules(base: type[BaseTrainer]) -> type[BaseTrainer]:
             self.n_parameters = count_parameters(network)
             return network
 
+        def setup_model(self) -> Any:
+            """Set up as `base` does; a process of several GPUs is handed the network without `get_model`."""
+            checkpoint = super().setup_model()
+            self.n_parameters = self.n_parameters or count_parameters(getattr(self.model, "student_model", self.model))
+            return checkpoint
+
         def final_eval(self) -> None:
             """Validate as `base` does, then check that nothing was un-pruned."""
             super().final_eval()

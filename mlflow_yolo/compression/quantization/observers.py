@@ -19,7 +19,7 @@ from mlflow_yolo.compression.quantization.clipping import Histogram, best_range,
 from mlflow_yolo.compression.quantization.quiet import quiet
 from mlflow_yolo.exceptions import ArgumentError, WorkError
 
-METHODS = ("minmax", "percentile", "entropy", "mse")
+METHODS = ("minmax", "percentile", "mse", "entropy")
 """Ways to choose a range; all cost the same when the model runs."""
 
 PERCENTILE = 99.999
@@ -28,8 +28,9 @@ PERCENTILE = 99.999
 PERCENTILE_BINS = 2048
 """Bins over (-|max|, |max|): ONNX Runtime's own."""
 
-ENTROPY_BINS = 512
-"""The same for `entropy`; ONNX Runtime's 128 leave it nothing to choose from 128 levels."""
+ENTROPY_BINS = 256
+"""The same for `entropy`, which may so clip up to half; ONNX Runtime's 128 leave it nothing to choose. With 512 it cut
+BCCD's mAP from .420 to .389."""
 
 Batches = Callable[[], Iterator[npt.NDArray[np.float32]]]
 Ranges = Mapping[str, tuple[float, float]]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import onnx
 
 MODEL_FILE = "model.onnx"
-MAX_OPSET = 20
-"""ONNX Runtime's static quantization refuses newer operator sets."""
+MIN_OPSET, MAX_OPSET = 13, 20
+"""Operator sets that ONNX Runtime's static quantization takes: older ones have one scale for all channels."""
 
 
 @dataclass(frozen=True)
@@ -198,9 +198,10 @@ def float_variant(source: Path) -> Variant:
     variant = read_variant(source)
     if variant.kind != "fp32-onnx":
         raise ArgumentError(f"{source} is of kind {variant.kind}; quantization starts from fp32-onnx. Export it first.")
-    if variant.opset is not None and variant.opset > MAX_OPSET:
+    if variant.opset is not None and not MIN_OPSET <= variant.opset <= MAX_OPSET:
         raise ArgumentError(
-            f"opset={variant.opset} is too new for static int8, which takes up to {MAX_OPSET}. Export without opset."
+            f"opset={variant.opset} has no int8 per channel in ONNX Runtime, which takes {MIN_OPSET} to {MAX_OPSET}. "
+            "Export without opset."
         )
     return variant
 

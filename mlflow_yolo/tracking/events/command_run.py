@@ -27,22 +27,16 @@ def command_run(tracking: Target, directory: Path, *, uid: str | None = None) ->
         print(f"note: {check_store(tracking.tracking_uri, journal_directory=directory).message}", file=sys.stderr)
     name = tracking.run_name or (None if tracking.run_id else directory.name)
     adopted = None if uid else tracking.run_id
-    if uid and tracking.run_id:
+    known = read_run_file(directory) if uid else None
+    if known and tracking.run_id and tracking.run_id != known.run_id:
         # `mlflow run` has opened a run for this command: it only points to the one that goes on.
         pointer = open_run(directory / "pointers" / tracking.run_id, **tracking.place, run_id=tracking.run_id)
-        known = read_run_file(directory)
-        pointer.set_tags({keys.TAG_CONTINUES: (known and known.run_id) or uid})
+        pointer.set_tags({keys.TAG_CONTINUES: known.run_id or known.uid})
         pointer.close()
     run = open_run(directory, **tracking.place, run_id=adopted, uid=uid, name=name, recover=False)
     run.set_tags({keys.TAG_VERSION: __version__})
-    try:
+    with _closing(run):
         yield run
-    except KeyboardInterrupt:
-        run.close("KILLED", state="interrupted", timeout_s=5.0)
-        raise
-    except BaseException:
-        run.close("FAILED")
-        raise
     run.close("FINISHED", keep_active=keep_active())
 
 
@@ -50,7 +44,7 @@ def command_run(tracking: Target, directory: Path, *, uid: str | None = None) ->
 def child_run(
     parent: TrackedRun, tracking: Target, directory: Path, *, name: str, uid: str | None = None
 ) -> Iterator[TrackedRun]:
-    """Open a run below `parent`, and close it as FINISHED, or as FAILED after an error.
+    """Open a run below `parent`, and close it as FINISHED, FAILED or KILLED.
 
     Args:
         parent: An open run.
@@ -69,12 +63,22 @@ def child_run(
         recover=False,
     )
     run.set_tags({keys.TAG_VERSION: __version__})
-    try:
+    with _closing(run):
         yield run
+    run.close("FINISHED")
+
+
+@contextmanager
+def _closing(run: TrackedRun) -> Iterator[None]:
+    """Close a run that does not come to its end as FAILED, or as KILLED where the user stopped it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        run.close("KILLED", state="interrupted", timeout_s=5.0)
+        raise
     except BaseException:
         run.close("FAILED")
         raise
-    run.close("FINISHED")
 
 
 def log_dataset(run: TrackedRun, dataset: Dataset, *, context: str) -> None:

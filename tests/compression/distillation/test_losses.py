@@ -161,6 +161,12 @@ def test_box_distance_by_hand() -> None:
     assert box_distance(student, teacher, weights=torch.ones(1, 1)).item() == pytest.approx(1 / 2 + 2 / 6)
 
 
+def test_a_box_smaller_than_a_cell_is_compared_with_a_cell() -> None:
+    """A box of 0.4x0.4 cells about one of 0.2x0.2: IoU 1/4; the edges are 0.4 cells off in all."""
+    student, teacher = torch.full((1, 4, 1), 0.2), torch.full((1, 4, 1), 0.1)
+    assert box_distance(student, teacher, weights=torch.ones(1, 1)).item() == pytest.approx(3 / 4 + 0.4)
+
+
 def test_box_distance_equals_torchvision() -> None:
     from torchvision.ops import box_iou
 

@@ -5,6 +5,7 @@ import torch
 from mlflow_yolo.compression.pruning.groups import find_groups
 from mlflow_yolo.compression.pruning.halves import halve_blocks
 from mlflow_yolo.compression.pruning.importance import channel_importance, loss_gradients
+from mlflow_yolo.exceptions import ArgumentError
 
 
 def group_of(network, name):
@@ -70,8 +71,17 @@ def test_gradients_leave_no_trace(name, network_of, batches):
     assert not network.training
 
 
-def test_without_any_gradient_all_channels_are_worth_nothing(network_of):
+def test_channels_without_any_gradient_are_worth_nothing(network_of, batches):
     network = network_of("yolov8n-cls")
     group = group_of(network, "model.0")
-    with loss_gradients(network, []):
+    with loss_gradients(network, [{"img": batches[0]["img"], "cls": torch.tensor([0, 2])}]):
+        for parameter in network.parameters():
+            parameter.grad.zero_()
         assert channel_importance(group, "taylor").tolist() == [0.0] * group.n_channels
+
+
+def test_gradients_of_no_batch_are_refused(network_of):
+    network = network_of("yolov8n-cls")
+    with pytest.raises(ArgumentError, match="no training batches"), loss_gradients(network, []):
+        pass
+    assert not network.training

@@ -1,7 +1,9 @@
+import pytest
 import torch
 from torch import nn
 
 from mlflow_yolo.compression.pruning.recalibration import recalibrate
+from mlflow_yolo.exceptions import ArgumentError
 
 
 def test_statistics_are_the_average_of_the_batches():
@@ -24,3 +26,11 @@ def test_weights_stay_and_outputs_follow_the_new_statistics(network_of, batches)
     once = {name: buffer.clone() for name, buffer in network.named_buffers() if "running" in name}
     recalibrate(network, batches)  # nothing of the old statistics is left in the new ones
     assert all(torch.equal(buffer, once[name]) for name, buffer in network.named_buffers() if "running" in name)
+
+
+def test_without_batches_nothing_is_forgotten(network_of):
+    network = network_of("yolov8n-cls")
+    before = network.model[0].bn.running_mean.clone()
+    with pytest.raises(ArgumentError, match="no training batches"):
+        recalibrate(network, iter([]))
+    assert torch.equal(network.model[0].bn.running_mean, before)

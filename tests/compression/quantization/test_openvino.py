@@ -129,7 +129,7 @@ def test_int8_has_8_bit_weights_everywhere_but_in_the_head(
     assert {kind for name, kind in kinds.items() if name.startswith(HEADS[version])} == {"f32"}
     assert {kind for name, kind in kinds.items() if not name.startswith(HEADS[version])} <= {"i8", "u8"}
     scores, expected = outputs(tmp_path)[0, 4:], outputs(sources(version))[0, 4:]
-    assert len(np.unique(scores)) > 0.5 * scores.size  # a head in int8 leaves a few dozen values
+    assert len(np.unique(scores)) > 256  # more than 8 bits can tell apart: the head is not in int8
     assert np.corrcoef(scores.ravel(), expected.ravel())[0, 1] > 0.9
 
 
@@ -137,7 +137,7 @@ def test_int8_has_8_bit_weights_everywhere_but_in_the_head(
 def test_accuracy_control_returns_layers_to_float_until_the_drop_holds(
     sources: Callable[[str], Path], calibration: CalibrationSet, tmp_path: Path
 ) -> None:
-    """The accuracy asked for here falls with the number of int8 layers, so nine are too many where five may be lost."""
+    """The accuracy here falls by one with every int8 layer, and all but five may be lost."""
     seen: list[tuple[str, int]] = []
 
     def evaluate(path: Path) -> float:
