@@ -72,6 +72,6 @@ def _is_free(file: Path) -> bool:
     except Exception:  # whatever the runtime objects to, the batch cannot be free
         return False
     return all(
-        both.shape == (2, *first.shape[1:]) and np.allclose(both, np.concatenate([first, second]), rtol=1e-3, atol=1e-2)
+        both.shape == (2, *first.shape[1:]) and np.allclose(both, np.concatenate([first, second]), rtol=1e-3, atol=1e-4)
         for both, first, second in zip(together, *alone, strict=True)
     )

@@ -155,8 +155,9 @@ def _check_file(file: Path, opset: int | None) -> int:
         onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
+        named = f"opset={opset}" if opset is not None else "the export"
         raise ArgumentError(
-            f"opset={opset} gives a file that ONNX Runtime cannot open: {reason}. Leave it out."
+            f"{named} gives a file that ONNX Runtime cannot open: {reason}. Choose another opset, 13 to 20."
         ) from error
     sets = {entry.domain: entry.version for entry in onnx.load(str(file), load_external_data=False).opset_import}
     return int(sets[""] if "" in sets else sets["ai.onnx"])

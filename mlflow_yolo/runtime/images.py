@@ -86,7 +86,7 @@ def _decode_tiff(data: bytes, channels: int) -> npt.NDArray[Any] | None:
 
 
 def _open_container(data: bytes) -> Image.Image:
-    """Return an AVIF or HEIC image; the second needs a package that Pillow does not bring.
+    """Return an AVIF image.
 
     Pillow's AVIF reader is asked by name: where Ultralytics is imported, `Image.open` answers a damaged file by
     installing a HEIC plugin.
@@ -95,12 +95,7 @@ def _open_container(data: bytes) -> Image.Image:
         from PIL.AvifImagePlugin import AvifImageFile
 
         return AvifImageFile(io.BytesIO(data))
-    try:
-        from pi_heif import register_heif_opener  # type: ignore[import-not-found]
-    except ImportError:
-        raise ArgumentError("a HEIC image needs a further package: pip install pi-heif, or convert it.") from None
-    register_heif_opener()
-    return Image.open(io.BytesIO(data))
+    raise ArgumentError("it is a HEIC image, which is not read here. Convert it to JPEG, PNG or AVIF.")
 
 
 def _from_pil(image: Image.Image, channels: int) -> Pixels:

@@ -97,7 +97,9 @@ def _open(output: Path, asked: Mapping[str, Any]) -> Path:
 
 
 def _earlier(directory: Path) -> dict[str, Any] | None:
+    """Return what an earlier command on this folder was asked, None where nothing says so."""
     try:
-        return dict(json.loads((directory / _QUESTION).read_text(encoding="utf-8")))
+        question = json.loads((directory / _QUESTION).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return question if isinstance(question, dict) else None

@@ -131,8 +131,16 @@ def three_rows() -> Comparison:
     rows = (
         a_row("m.pt", ms=20.0, speed=(0.5, 0.45, 0.55), change=(0.0, 0.0, 0.0)),
         a_row("fp32-onnx", ms=10.0, speed=(1.0, 1.0, 1.0)),
-        a_row("int8-onnx", ms=5.0, score=0.496, speed=(2.0, 1.9, 2.1), change=(-0.004, -0.008, 0.001), agreement=0.9, size_mb=3.0),
-    )  # fmt: skip
+        a_row(
+            "int8-onnx",
+            ms=5.0,
+            score=0.496,
+            speed=(2.0, 1.9, 2.1),
+            change=(-0.004, -0.008, 0.001),
+            agreement=0.9,
+            size_mb=3.0,
+        ),
+    )
     return a_comparison(*rows)
 
 

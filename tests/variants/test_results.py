@@ -1,10 +1,8 @@
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-import pytest
 from mlflow import MlflowClient
 
 from mlflow_yolo import keys
@@ -12,14 +10,6 @@ from mlflow_yolo.tracking.events.command_run import command_run
 from mlflow_yolo.tracking.stores.target import resolve_target
 from mlflow_yolo.variants import results
 from tests.variants.made import a_comparison, a_row, three_rows
-
-
-@pytest.fixture
-def client(store: str) -> Iterator[MlflowClient]:
-    """A client of the fresh store, for looking at what arrived."""
-    opened = MlflowClient(tracking_uri=store)
-    yield opened
-    opened._tracking_client.store.engine.dispose()
 
 
 def test_metrics_are_named_by_split_and_leave_out_what_is_nan() -> None:

@@ -21,6 +21,9 @@ def test_the_zero_point_is_a_whole_number() -> None:
     values = np.array([-1.0, 0.0, 1.0, 2.0])
     assert squared_error(values, np.ones(4), np.array([-1.0]), np.array([2.0]), levels=4) == pytest.approx([0])
 
+    # Two levels over (-.4, 1) have a step of 1.4 and are 0 and 1.4, to which 1 is rounded.
+    assert squared_error(np.ones(1), np.ones(1), np.array([-0.4]), np.array([1.0]), levels=2) == pytest.approx([0.16])
+
 
 def test_evenly_spread_values_keep_their_whole_range() -> None:
     histogram = Histogram(0, 1)

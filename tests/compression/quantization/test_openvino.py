@@ -8,11 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
+import mlflow_yolo
 from mlflow_yolo.compression.export import export_onnx
-from mlflow_yolo.compression.quantization.calibration import CalibrationSet, calibration_set
+from mlflow_yolo.compression.quantization.calibration import CalibrationSet, calibration_set, choose_calibration
 from mlflow_yolo.compression.quantization.openvino import MODEL_FOLDER, convert_openvino, quantize_nncf
+from mlflow_yolo.detection.evaluation import evaluate
 from mlflow_yolo.exceptions import ArgumentError, CheckpointError
 from mlflow_yolo.runtime.pipeline import open_pipeline
+from mlflow_yolo.runtime.scoring import samples_of
 from mlflow_yolo.variant import read_variant, size_mb
 from tests.runtime.small_models import make_model
 
@@ -128,11 +131,25 @@ def test_int8_has_8_bit_weights_everywhere_but_in_the_head(
     kinds = dict(layers(tmp_path))
     assert {kind for name, kind in kinds.items() if name.startswith(HEADS[version])} == {"f32"}
     assert {kind for name, kind in kinds.items() if not name.startswith(HEADS[version])} <= {"i8", "u8"}
-    scores, expected = outputs(tmp_path)[0, 4:], outputs(sources(version))[0, 4:]
-    assert len(np.unique(scores)) > 256  # more than 8 bits can tell apart: the head is not in int8
-    assert np.corrcoef(scores.ravel(), expected.ravel())[0, 1] > 0.9
+    assert len(np.unique(outputs(tmp_path)[0, 4:])) > 256  # more than 8 bits can tell apart: the head is not in int8
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("_nncf")
+def test_int8_loses_less_than_two_points_on_the_embedded_digits(tmp_path: Path) -> None:
+    """Untrained models say nothing of accuracy: their scores hang on differences that eight bits do not hold."""
+    dataset = mlflow_yolo.load_dataset("digits")
+    export_onnx("digits", folder(tmp_path / "fp32"), imgsz=128)
+    quantize_nncf(tmp_path / "fp32", folder(tmp_path / "int8"), calibration=choose_calibration(dataset, 50))
+    fp32, int8 = (
+        evaluate(samples_of(open_pipeline(tmp_path / name, threads=1), dataset, "val"), n_classes=10).map50_95
+        for name in ("fp32", "int8")
+    )
+    assert fp32 > 0.5
+    assert int8 > fp32 - 0.02
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("_nncf")
 def test_accuracy_control_returns_layers_to_float_until_the_drop_holds(
     sources: Callable[[str], Path], calibration: CalibrationSet, tmp_path: Path
@@ -140,7 +157,7 @@ def test_accuracy_control_returns_layers_to_float_until_the_drop_holds(
     """The accuracy here falls by one with every int8 layer, and all but five may be lost."""
     seen: list[tuple[str, int]] = []
 
-    def evaluate(path: Path) -> float:
+    def measure(path: Path) -> float:
         variant = read_variant(path)
         n_int8 = sum(kind in ("i8", "u8") or quantized for _, kind, quantized in weights(path))
         seen.append((variant.kind, n_int8))
@@ -149,7 +166,7 @@ def test_accuracy_control_returns_layers_to_float_until_the_drop_holds(
 
     total = sum(not name.startswith("/model.23/") for name, _ in layers_of_onnx(sources("yolo11n"), tmp_path / "fp32"))
     variant = quantize_nncf(
-        sources("yolo11n"), folder(tmp_path / "int8"), calibration=calibration, evaluate=evaluate, max_drop=total - 5.0
+        sources("yolo11n"), folder(tmp_path / "int8"), calibration=calibration, evaluate=measure, max_drop=total - 5.0
     )
     control = variant.sources["quantization"]["accuracy_control"]
     assert seen[0] == ("fp32-openvino", 0)
