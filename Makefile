@@ -54,6 +54,10 @@ help:
 	$(PIP_INSTALL) --no-deps grad-cam
 	@touch $@
 
+.venv/.qat-installed: .venv/.test-installed
+	$(PIP_INSTALL) -e '.[qat]'
+	@touch $@
+
 install: .venv/.installed
 test-install: .venv/.test-installed
 check-install: .venv/.check-installed
@@ -78,7 +82,7 @@ bench: bench-install
 	  $(BIN)/python -m "benchmarks.$$(basename "$$file" .py)" || status=1; \
 	done; exit $$status
 
-campaign: test-install
+campaign: test-install .venv/.qat-installed
 	CAMPAIGN_COUNT=$(CAMPAIGN_COUNT) $(BIN)/python -m pytest -m campaign tests/campaign -s $(PYTEST_ARGS)
 
 ui: install

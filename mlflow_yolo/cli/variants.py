@@ -67,7 +67,7 @@ def pruning_options(function: F) -> F:
         function,
         option("ratio", type=float, default=0.3, help="Share of the channels of every layer that goes."),
         option("parts", type=TEXT, default="auto", help="Ratios of parts: backbone=0.4,neck=0.3,head=0.2 [ratio]."),
-        option("importance", default="l2", help="l1, l2, taylor or bn."),
+        option("importance", default="taylor", help="l1, l2, taylor or bn."),
         option("round_to", type=int, default=8, help="Widths become multiples of this."),
         option("steps", type=int, default=1, help="Prune in so many steps."),
         option("teacher", type=TEXT, default="auto", help="Checkpoint to distil from while fine-tuning [none]."),
@@ -123,7 +123,7 @@ def distill(context: click.Context, /, **given: Any) -> None:
 
     quiet_down(given.pop("debug"))
     tracking = tracking_of(given)
-    words = {name: given.pop(name) or "" for name in ("teacher", "temperature")}
+    words: dict[str, Any] = {name: given.pop(name) or "" for name in ("teacher", "temperature")}
     training, effort = _training(given, context.args), _effort(given)
     click.echo(run_distill(**given, **words, training=training, effort=effort, tracking=tracking))
 

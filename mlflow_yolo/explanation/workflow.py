@@ -1,14 +1,11 @@
 """One explanation from the command line: a pass over a split, what came of it, and a run that keeps it."""
 
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow_yolo import __version__, keys
+from mlflow_yolo import keys
 from mlflow_yolo.attribution.cam import find_method
 from mlflow_yolo.classification.categories import Categories, read_categories
 from mlflow_yolo.datasets.dataset import Dataset, load_dataset
@@ -21,14 +18,10 @@ from mlflow_yolo.explanation.network import ExplainedModel, check_not_exported, 
 from mlflow_yolo.explanation.split import classify_split, detect_split
 from mlflow_yolo.models.arguments import check_device, check_imgsz, check_positive
 from mlflow_yolo.models.checkpoint import Model, read_model
-from mlflow_yolo.models.data import localise, new_directory
+from mlflow_yolo.models.data import choose_split, localise, new_directory
 from mlflow_yolo.stages import Stages
-from mlflow_yolo.tracking.events.tracked_training import keep_active
-from mlflow_yolo.tracking.run import TrackedRun, open_run
-from mlflow_yolo.tracking.stores.store import check_store, ensure_store
+from mlflow_yolo.tracking.events.command_run import command_run, log_dataset
 from mlflow_yolo.tracking.stores.target import Target
-
-AUTO = "auto"
 
 
 def run_explain(
@@ -68,7 +61,7 @@ def run_explain(
     found = read_model(model, trust=trust)
     _check_settings(settings, found.task)
     dataset = load_dataset(data, task=found.task)
-    chosen = _split(dataset, split)
+    chosen = choose_split(dataset, split)
     opened = open_model(found.source, device=device, trust=trust)
     _check_classes(opened, dataset)
     if settings.block is not None:
@@ -77,12 +70,9 @@ def run_explain(
     size = opened.imgsz if imgsz is None else check_imgsz(imgsz)
     subject = Subject(found, opened, dataset, chosen, size, batch, check_device(device), groups)
     directory = new_directory(output, "explain")
-    if not ensure_store(tracking.tracking_uri).reachable:
-        print(f"note: {check_store(tracking.tracking_uri, journal_directory=directory).message}", file=sys.stderr)
-    with _run(tracking, directory) as run:
+    with command_run(tracking, directory) as run:
         run.log_params({"model": subject.model_name, "data": dataset.name, "split": chosen, "imgsz": size})
-        run.set_tags({keys.TAG_VERSION: __version__})
-        _log_dataset(run, dataset)
+        log_dataset(run, dataset, context="explanation")
         started = time.perf_counter()
         findings = explain_subject(subject, settings, directory)
         folder = write_findings(findings, directory)
@@ -160,30 +150,6 @@ def explain_subject(subject: Subject, settings: Settings, directory: Path) -> Fi
         return explain_detector(detected, subject.model, peer_block=subject.peer_block, **about)
 
 
-@contextmanager
-def _run(tracking: Target, directory: Path) -> Iterator[TrackedRun]:
-    """Open a run, and close it as what has become of it."""
-    name = tracking.run_name or (None if tracking.run_id else directory.name)
-    run = open_run(directory, **tracking.place, run_id=tracking.run_id, name=name, recover=False)
-    try:
-        yield run
-    except KeyboardInterrupt:
-        run.close("KILLED", state="interrupted", timeout_s=5.0)
-        raise
-    except BaseException:
-        run.close("FAILED")
-        raise
-    run.close("FINISHED", keep_active=keep_active())
-
-
-def _split(dataset: Dataset, split: str) -> str:
-    if split == AUTO:
-        return "test" if "test" in dataset.splits else "val"
-    if split not in dataset.splits:
-        raise ArgumentError(f"split={split} does not exist in {dataset.name}. Use one of {', '.join(dataset.splits)}.")
-    return split
-
-
 def _check_settings(settings: Settings, task: str) -> None:
     for name in ("per_class", "pairs", "pair_examples", "instances", "perturbed"):
         if getattr(settings, name) < 0:
@@ -200,8 +166,3 @@ def _check_classes(model: ExplainedModel, dataset: Dataset) -> None:
             f"the model has {len(model.names)} classes and {dataset.name} has {len(dataset.names)}: its errors would "
             "be those of the labels. Use the data the model was trained for."
         )
-
-
-def _log_dataset(run: TrackedRun, dataset: Dataset) -> None:
-    profile = {name: {"images": split.n_images, "objects": split.n_objects} for name, split in dataset.splits.items()}
-    run.log_dataset(dataset.name, dataset.fingerprint, source=str(dataset.yaml), profile=profile, context="explanation")

@@ -11,6 +11,7 @@ from mlflow_yolo.exceptions import ArgumentError
 
 DEFAULT_IMGSZ = 640
 EMBEDDED_IMGSZ = 128
+AUTO = "auto"
 
 
 def localise(dataset: Dataset, directory: Path) -> Dataset:
@@ -25,6 +26,19 @@ def localise(dataset: Dataset, directory: Path) -> Dataset:
 def default_imgsz(data: str) -> int:
     """Return the input size for a dataset the user gave no size for: 128 for the embedded digits, else 640."""
     return EMBEDDED_IMGSZ if data in EMBEDDED else DEFAULT_IMGSZ
+
+
+def choose_split(dataset: Dataset, split: str) -> str:
+    """Return the split that `split` means: itself, or for `auto` test where there is one, else val.
+
+    Raises:
+        ArgumentError: The data has no such split.
+    """
+    if split == AUTO:
+        return "test" if "test" in dataset.splits else "val"
+    if split not in dataset.splits:
+        raise ArgumentError(f"split={split} does not exist in {dataset.name}. Use one of {', '.join(dataset.splits)}.")
+    return split
 
 
 def new_directory(output: Path, word: str) -> Path:

@@ -74,7 +74,7 @@ def open_checkpoint(
 
     Raises:
         CheckpointError: It does not exist, does not load, is not trusted, or its task is none of `TASKS`.
-        ArgumentError: `imgsz` is no multiple of the model's stride, the model has no such head, or `threads` is below 1.
+        ArgumentError: `imgsz` is no multiple of the stride, the model has no such head, or `threads` is below 1.
     """
     if threads is not None and threads < 1:
         raise ArgumentError(f"threads={threads} cannot compute anything. Use 1 or more, or leave it out.")

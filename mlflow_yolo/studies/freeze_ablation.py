@@ -18,13 +18,13 @@ from mlflow_yolo.studies.study import Study, default_name, open_study
 from mlflow_yolo.tracking.delivery.journal import journal_path
 from mlflow_yolo.tracking.delivery.replay import closing_status, replay
 from mlflow_yolo.tracking.delivery.run_file import read_run_file
+from mlflow_yolo.tracking.events.command_run import log_dataset
 from mlflow_yolo.tracking.links import Links, study_links, ui_address
 from mlflow_yolo.tracking.run import TrackedRun, open_run
 from mlflow_yolo.tracking.stores.addresses import without_password
 from mlflow_yolo.tracking.stores.store import prepare_store
 from mlflow_yolo.tracking.stores.target import Target
 from mlflow_yolo.training.plan import Plan
-from mlflow_yolo.training.results import log_dataset
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _run(study: Study, question: CheckedQuestion, target: Target, workers: int) 
     n_failed, links = 0, None
     try:
         parent.log_params(_params(question))
-        log_dataset(parent, question.dataset)
+        log_dataset(parent, question.dataset, context="training")
         n_epochs = Plan.from_json(question.trials[0].plan).epochs
         n_failed = train_pending(
             study, question.dataset, n_epochs=n_epochs, parent=parent, target=target, workers=workers

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from mlflow_yolo import keys
-from mlflow_yolo.datasets.dataset import Dataset
 from mlflow_yolo.detection.evaluation import evaluate
 from mlflow_yolo.detection.samples import save_samples
 from mlflow_yolo.tracking.events.final_values import FinalValues, per_class_metrics
@@ -19,15 +18,6 @@ from mlflow_yolo.training.block_table import BlockRow
 from mlflow_yolo.training.measurement import Measurement as Measurement
 
 _LEARNING = ("overfit_gap", "epochs_to_90", "time_to_90_s")
-
-
-def log_dataset(run: TrackedRun, dataset: Dataset) -> None:
-    """Log the data as an input of the run: digest, place, and the images and objects of every split."""
-    profile = {
-        name: {"images": split.n_images, "backgrounds": split.n_backgrounds, "objects": split.n_objects}
-        for name, split in dataset.splits.items()
-    }
-    run.log_dataset(dataset.name, dataset.fingerprint, source=str(dataset.yaml), profile=profile, context="training")
 
 
 def keep_measurements(measured: Mapping[str, Measurement], directory: Path, *, n_classes: int) -> dict[str, Any]:

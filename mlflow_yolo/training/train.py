@@ -9,6 +9,7 @@ from mlflow_yolo.datasets.dataset import Dataset, load_dataset
 from mlflow_yolo.models import checkpoint
 from mlflow_yolo.models.data import localise
 from mlflow_yolo.tracking.events.callbacks import TrainingCallbacks, attach
+from mlflow_yolo.tracking.events.command_run import log_dataset
 from mlflow_yolo.tracking.events.earlier import EarlierAttempts
 from mlflow_yolo.tracking.events.final_values import FinalValues
 from mlflow_yolo.tracking.events.model_files import log_model
@@ -45,7 +46,7 @@ def train(
         log_models: Whether the best checkpoint is also logged as a model that can be registered.
     """
     dataset = load_dataset(plan.data, task=plan.task)
-    results.log_dataset(run, dataset)
+    log_dataset(run, dataset, context="training")
     dataset = localise(dataset, directory)
     callbacks = _train_stages(plan, dataset, run=run, directory=directory, report=report, earlier=earlier)
     weights = callbacks.save_dir / "weights" / "best.pt"

@@ -15,8 +15,9 @@ from mlflow_yolo.variant import read_variant, size_mb
 from mlflow_yolo.variants.accuracy import Accuracy, measure_accuracy
 from mlflow_yolo.variants.checkpoints import open_pipeline
 from mlflow_yolo.variants.exactness import check_parity
-from mlflow_yolo.variants.making import BASE, INT8_KINDS, METHODS, Orders, make_variant
+from mlflow_yolo.variants.making import BASE, METHODS, Orders, make_variant
 from mlflow_yolo.variants.subject import Subject, read_subject
+from mlflow_yolo.variants.table import loss_warning
 from mlflow_yolo.variants.workplace import Workplace, workplace
 
 OPSETS = range(9, 23)
@@ -152,6 +153,7 @@ def _make_and_check(orders: Orders, kinds: Sequence[str], place: Workplace, stag
     return "\n".join(
         [
             text_table(["variant", "MB", f"{subject.split} {metric}", "worst class", "conf on val"], lines),
+            *(line for kind in kinds for line in loss_warning(kind, read_variant(folders[kind], check=False))),
             f"parity on {found.n_images} images: scores to {found.score_max:.1e}, boxes to {found.box_max_px:.1e} px",
             f"result: {place.directory}",
         ]
@@ -167,8 +169,3 @@ def _row(name: str, score: Accuracy, path: Path) -> list[object]:
     point = read_variant(path).operating_point if path.is_dir() else {}
     conf = f"{point['conf']:.3f}" if point else None
     return [name, f"{size_mb(path):.1f}", f"{score.headline[1]:.4f}", f"{worst} {value:.3f}", conf]
-
-
-def is_int8(kind: str) -> bool:
-    """Return whether a kind has to be calibrated."""
-    return kind in INT8_KINDS

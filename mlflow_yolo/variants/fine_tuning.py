@@ -16,6 +16,9 @@ from mlflow_yolo.training.plan import Plan, Stage
 from mlflow_yolo.training.train import train
 from mlflow_yolo.variants.subject import Subject
 
+_GENTLE = {"warmup_bias_lr": 0.0}
+"""Ultralytics warms up biases from a learning rate of 0.1 down, which throws a trained model far off."""
+
 
 @dataclass(frozen=True)
 class FineTuning:
@@ -93,7 +96,7 @@ def fine_tune(
         device=check_device(settings.device),
         optimizer=check_optimizer(settings.optimizer),
         maps=0,
-        arguments=dict(settings.arguments),
+        arguments={**_GENTLE, **settings.arguments},
         distillation=distillation.to_json() if distillation else None,
     )
     with child_run(parent, tracking, folder, name=name) as run:

@@ -180,11 +180,16 @@ def _openvino(precision: str) -> Callable[[Path, Orders, Path | None], Variant]:
 
 
 def _int8_openvino(folder: Path, orders: Orders, base: Path | None) -> Variant:
+    """Quantize at once; only where that loses too much, look for the layers to keep in float: many passes."""
     from mlflow_yolo.compression.quantization.openvino import quantize_nncf
 
-    return quantize_nncf(
-        _base(base), folder, calibration=_calibration(orders), evaluate=orders.score, max_drop=orders.max_drop
-    )
+    calibration = _calibration(orders)
+    variant = quantize_nncf(_base(base), folder, calibration=calibration)
+    if orders.method != "auto" or orders.score(_base(base)) - orders.score(folder) <= orders.max_drop:
+        return variant
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return quantize_nncf(_base(base), folder, calibration=calibration, evaluate=orders.score, max_drop=orders.max_drop)
 
 
 _MAKERS: Mapping[str, Callable[[Path, Orders, Path | None], Variant]] = {

@@ -38,7 +38,7 @@ def order_pruning(
     *,
     ratio: float = 0.3,
     parts: str = "",
-    importance: str = "l2",
+    importance: str = "taylor",
     round_to: int = 8,
     steps: int = 1,
     seed: int = 0,

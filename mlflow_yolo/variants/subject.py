@@ -7,11 +7,11 @@ from mlflow_yolo.datasets.dataset import Dataset, load_dataset
 from mlflow_yolo.exceptions import ArgumentError, CheckpointError
 from mlflow_yolo.models.arguments import check_imgsz
 from mlflow_yolo.models.checkpoint import Model, read_model
+from mlflow_yolo.models.data import AUTO, choose_split
 
 TASKS = ("detect", "segment", "classify")
 """The tasks whose output the runtime reads."""
 
-AUTO = "auto"
 
 STRIDE = 32
 """Largest stride of the models that variants are made of, pixels."""
@@ -89,19 +89,6 @@ def check_size(imgsz: int, *, task: str) -> int:
         below = imgsz - imgsz % STRIDE
         raise ArgumentError(f"imgsz={imgsz} is no multiple of {STRIDE}. Use for example {below} or {below + STRIDE}.")
     return imgsz
-
-
-def choose_split(dataset: Dataset, split: str) -> str:
-    """Return the split that `split` means: itself, or for `auto` test where there is one, else val.
-
-    Raises:
-        ArgumentError: The data has no such split.
-    """
-    if split == AUTO:
-        return "test" if "test" in dataset.splits else "val"
-    if split not in dataset.splits:
-        raise ArgumentError(f"split={split} does not exist in {dataset.name}. Use one of {', '.join(dataset.splits)}.")
-    return split
 
 
 def check_names(names: tuple[str, ...], dataset: Dataset, *, model: str) -> None:

@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from mlflow_yolo.figures.table import Table, text_table
+from mlflow_yolo.variant import Variant
 from mlflow_yolo.variants.comparison import Comparison, Row, is_measured, is_worse_by_at_most
 
 MAX_DROP_POINTS = 1.0
@@ -117,6 +118,7 @@ def answer(comparison: Comparison) -> list[str]:
     slower = [row.entry.name for row in rows if row.speed and row.speed.high < 1 and row.entry.variant]
     if slower:
         lines.append(f"Slower than {comparison.reference} here: {', '.join(slower)}.")
+    lines += [line for row in rows if row.entry.variant for line in loss_warning(row.entry.name, row.entry.variant)]
     lines += [f"{row.entry.name} could not be measured: {row.error.rstrip('.')}." for row in failed]
     cost = rows[0].cost if rows else comparison.rows[0].cost
     n_images = rows[0].accuracy.n_images if rows and rows[0].accuracy else 0
@@ -125,6 +127,14 @@ def answer(comparison: Comparison) -> list[str]:
         f"{comparison.dataset.name} {comparison.split} ({n_images} images)."
     )
     return lines
+
+
+def loss_warning(name: str, variant: Variant) -> list[str]:
+    """Return a sentence on an int8 variant that loses more than was allowed, none for any other."""
+    control = variant.sources.get("accuracy_control")
+    if not control or control.get("holds", True):
+        return []
+    return [f"{name}: nothing kept the loss on val within {100 * control['max_drop']:g} points; the best try is kept."]
 
 
 def machine(comparison: Comparison) -> str:

@@ -12,6 +12,7 @@ from mlflow_yolo.exceptions import ArgumentError
 from mlflow_yolo.tracking.delivery.run_file import read_run_file
 from mlflow_yolo.tracking.events.command_run import command_run, log_dataset
 from mlflow_yolo.tracking.run import TrackedRun
+from mlflow_yolo.tracking.stores.store import ensure_store
 from mlflow_yolo.tracking.stores.target import Target
 from mlflow_yolo.variants.subject import Subject
 
@@ -49,9 +50,12 @@ def workplace(
 
     Raises:
         ArgumentError: The folder holds something else, or cannot be written.
+        StoreError: The tracking store cannot be used.
     """
     asked = {"command": word, **subject_params(subject), **question}
-    directory = _open(_default(word, asked) if output is None else Path(output), asked)
+    directory = _free(_default(word, asked) if output is None else Path(output), asked)
+    ensure_store(tracking.tracking_uri)  # one that cannot be used is said before anything is written
+    _make(directory)
     (directory / _QUESTION).write_text(json.dumps(asked, indent=1, default=str), encoding="utf-8")
     known = read_run_file(directory)
     with command_run(tracking, directory, uid=known.uid if known else None) as run:
@@ -75,7 +79,7 @@ def _default(word: str, asked: Mapping[str, Any]) -> Path:
     return DEFAULT_OUTPUT / f"{word}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _open(output: Path, asked: Mapping[str, Any]) -> Path:
+def _free(output: Path, asked: Mapping[str, Any]) -> Path:
     """Return the folder a user named, if it is new, empty, or was begun by the same command."""
     directory = output.expanduser().resolve()
     if directory.is_dir() and any(directory.iterdir()):
@@ -89,11 +93,16 @@ def _open(output: Path, asked: Mapping[str, Any]) -> Path:
                 f"output={output} was begun with {name}={earlier.get(name)}, not {theirs.get(name)}. "
                 "Name a new folder, or repeat the command as it was."
             )
+    return directory
+
+
+def _make(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ArgumentError(f"output={output} cannot be written: {error.strerror}. Choose another folder.") from error
-    return directory
+        raise ArgumentError(
+            f"output={directory} cannot be written: {error.strerror}. Choose another folder."
+        ) from error
 
 
 def _earlier(directory: Path) -> dict[str, Any] | None:

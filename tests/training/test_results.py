@@ -11,6 +11,7 @@ import pytest
 
 from mlflow_yolo.datasets.dataset import load_dataset
 from mlflow_yolo.detection.samples import Sample, load_samples
+from mlflow_yolo.tracking.events.command_run import log_dataset
 from mlflow_yolo.tracking.events.final_values import FinalValues, per_class_metrics
 from mlflow_yolo.training import results
 from mlflow_yolo.training.block_table import BlockRow
@@ -126,7 +127,7 @@ def test_a_dataset_is_told_by_digest_and_by_what_every_split_holds(
     recorded_run: "RecordedRun", small_data: Path
 ) -> None:
     dataset = load_dataset(small_data)
-    results.log_dataset(recorded_run, dataset)
+    log_dataset(recorded_run, dataset, context="training")  # type: ignore[arg-type]
 
     (logged,) = recorded_run.datasets
     assert (logged["digest"], logged["source"]) == (dataset.fingerprint, str(small_data))
