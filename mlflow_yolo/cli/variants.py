@@ -65,7 +65,12 @@ def pruning_options(function: F) -> F:
     """Add how much is pruned, and which channels go first."""
     return add_options(
         function,
-        option("ratio", type=float, default=0.3, help="Share of the channels of every layer that goes."),
+        option(
+            "ratio",
+            type=float,
+            default=0.3,
+            help="Share of the channels of every layer that goes; 0 in compress: none.",
+        ),
         option("parts", type=TEXT, default="auto", help="Ratios of parts: backbone=0.4,neck=0.3,head=0.2 [ratio]."),
         option("importance", default="taylor", help="l1, l2, taylor or bn."),
         option("round_to", type=int, default=8, help="Widths become multiples of this."),

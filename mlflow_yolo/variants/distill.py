@@ -69,7 +69,13 @@ def run_distill(
     }
     with workplace("distill", output, subject, question, tracking) as place, Stages() as stages:
         tune = partial(
-            fine_tune, subject, settings=training, parent=place.run, tracking=tracking, directory=place.directory
+            fine_tune,
+            subject,
+            settings=training,
+            parent=place.run,
+            tracking=tracking,
+            directory=place.directory,
+            stages=stages,
         )
         result = tune(place.directory / RESULT, name="distillation", distillation=distillation)
         others = [tune(place.directory / CONTROL, name="control")] if control else []

@@ -1,13 +1,16 @@
 """Training a checkpoint on: after pruning, with a teacher, and as the control that both are judged against."""
 
+import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlflow_yolo.compression.distillation.settings import Distillation
 from mlflow_yolo.models.arguments import check_arguments, check_device, check_optimizer, check_positive
+from mlflow_yolo.stages import Stages
 from mlflow_yolo.tracking.delivery.replay import close_interrupted
 from mlflow_yolo.tracking.events.command_run import child_run
 from mlflow_yolo.tracking.run import TrackedRun
@@ -65,6 +68,7 @@ def fine_tune(
     parent: TrackedRun,
     tracking: Target,
     directory: Path,
+    stages: Stages,
     distillation: Distillation | None = None,
 ) -> Path:
     """Train a checkpoint on in a child run, write its best weights to `path` and return it.
@@ -80,6 +84,7 @@ def fine_tune(
         parent: The open parent run.
         tracking: Where the child goes.
         directory: Folder below which the child writes.
+        stages: Told how many epochs are done.
         distillation: What is learned from a teacher.
     """
     if path.is_file():
@@ -103,7 +108,8 @@ def fine_tune(
         run.log_params({"epochs": settings.epochs, "lr0": settings.lr0, "seed": settings.seed, "model": subject.label})
         if distillation:
             run.log_params({"teacher": Path(distillation.teacher).name, **_losses(distillation)})
-        train(plan, run=run, directory=folder, shared=directory, report=lambda _: None)
+        with _quiet():
+            train(plan, run=run, directory=folder, shared=directory, report=_counted(stages, name))
     keep(folder / "train" / "weights" / "best.pt", path)
     return path
 
@@ -113,6 +119,24 @@ def keep(source: Path, path: Path) -> None:
     unfinished = path.with_name(f".{path.name}.part")
     shutil.copyfile(source, unfinished)
     unfinished.replace(path)
+
+
+def _counted(stages: Stages, name: str) -> Callable[[dict[str, Any]], None]:
+    """Return what is told of every epoch, for a stage of the terminal's bar."""
+    count = stages.count(name, unit="epoch")
+    return lambda values: count(values["epoch"], values["epochs"]) if "epoch" in values else None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Ultralytics' tables and bars out of the command's result; its warnings stay."""
+    logger = logging.getLogger("ultralytics")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _losses(distillation: Distillation) -> dict[str, float]:

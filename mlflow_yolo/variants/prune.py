@@ -133,7 +133,12 @@ def prune_and_train(
     untrained, path = place.directory / UNTRAINED, place.directory / RESULT
     record = _prune(subject, untrained, order, place=place, stages=stages)
     tune: Callable[..., Path] = partial(
-        fine_tune, settings=training, parent=place.run, tracking=place.tracking, directory=place.directory
+        fine_tune,
+        settings=training,
+        parent=place.run,
+        tracking=place.tracking,
+        directory=place.directory,
+        stages=stages,
     )
     trained_control = None
     if training.epochs:
@@ -147,12 +152,12 @@ def prune_and_train(
 def _prune(subject: Subject, path: Path, order: PruningOrder, *, place: Workplace, stages: Stages) -> PruningRecord:
     """Write the pruned checkpoint before any training, and its record; both are left as they are where they exist."""
     note = place.directory / RECORD
-    if path.is_file() and note.is_file():
-        return PruningRecord.from_json(json.loads(note.read_text()))
-    unfinished = path.with_name(f".{path.name}")
-    record = _PRUNERS[order.method](subject, unfinished, order, place, stages)
-    note.write_text(json.dumps(record.to_json(), indent=1))
-    unfinished.replace(path)
+    if not (path.is_file() and note.is_file()):
+        unfinished = path.with_name(f".{path.name}")
+        made = _PRUNERS[order.method](subject, unfinished, order, place, stages)
+        note.write_text(json.dumps(made.to_json(), indent=1))
+        unfinished.replace(path)
+    record = PruningRecord.from_json(json.loads(note.read_text()))
     log_pruning(record, subject, place)
     return record
 
@@ -213,6 +218,7 @@ def log_pruning(record: PruningRecord, subject: Subject, place: Workplace) -> No
             "prune/size_mb_before": record.size_mb_before,
             "prune/size_mb_after": record.size_mb_after,
         }
+        | ({} if record.score_change is None else {"prune/score_change": record.score_change})
     )
     record.to_frame().to_csv(folder / "widths.csv", index=False)
     names = {block.index: block.name for block in subject.model.blocks}
@@ -237,13 +243,21 @@ def lineage(record: PruningRecord) -> dict[str, str]:
 
 
 def record_sentence(record: PruningRecord) -> str:
-    """Return what was removed, in a sentence."""
+    """Return what was removed, in a sentence, and what is to be known of it."""
     before, after = record.macs_before / 1e9, record.macs_after / 1e9
-    return (
-        f"Pruned {record.ratio_reached:.0%} of all channels: {record.parameters_before:,} to "
+    what = "weights" if record.method == "unstructured" else "channels"
+    size = (
+        f"Pruned {record.ratio_reached:.0%} of all {what}: {record.parameters_before:,} to "
         f"{record.parameters_after:,} parameters, {before:.2f} to {after:.2f} GMACs at {record.imgsz} px "
         f"({record.macs_ratio:.0%}), {record.size_mb_before:.1f} to {record.size_mb_after:.1f} MB."
     )
+    change = (
+        f"Its scores change by at most {record.score_change:.2g} on {record.n_images} training images."
+        if record.score_change is not None
+        else ""
+    )
+    note = f"Note: {record.note}." if record.note else ""
+    return " ".join(filter(None, [size, change, note]))
 
 
 def distillation_of(teacher: str | None, subject: Subject, *, trust: bool) -> Distillation | None:

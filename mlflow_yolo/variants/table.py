@@ -155,6 +155,8 @@ def best_row(comparison: Comparison, points: float = MAX_DROP_POINTS) -> Row | N
 
 
 def _choice(comparison: Comparison, rows: list[Row]) -> str:
+    if rows and not any(row.entry.variant for row in comparison.rows):
+        return _result(comparison, rows[-1])
     best = best_row(comparison)
     if best is None:
         return (
@@ -165,4 +167,15 @@ def _choice(comparison: Comparison, rows: list[Row]) -> str:
         f"Fastest with at most {MAX_DROP_POINTS:g} point of {comparison.metric} lost: {best.entry.name}, "
         f"{speed_text(best)} as fast as {comparison.reference}, {change_text(best)} points, "
         f"{best.cost.latency_p50_ms:.1f} ms, {best.cost.size_mb:.1f} MB."
+    )
+
+
+def _result(comparison: Comparison, row: Row) -> str:
+    """Return what came of pruning or distilling, whose rows are checkpoints only, the result last."""
+    cost = f"{row.cost.latency_p50_ms:.1f} ms, {row.cost.size_mb:.1f} MB"
+    if row.change is None:
+        return f"{row.entry.name}: {cost}."
+    return (
+        f"{row.entry.name}: {speed_text(row)} as fast as {comparison.reference}, {change_text(row)} points of "
+        f"{comparison.metric}, {cost}."
     )

@@ -60,7 +60,7 @@ def test_a_killed_chain_goes_on_where_it_was_in_the_same_run(
 ) -> None:
     out = tmp_path / "out"
     words = ["compress", "--data", str(few), *CHAIN, *QUICK, "--output", str(out), "--tracking-uri", store]
-    _kill_when((out / "fine-tuning" / "train").exists, words)
+    _kill_when((out / "fine-tuning" / "mlflow_yolo" / "journal.sent").exists, words)
     kept = [out / "variants" / kind / "model.onnx" for kind in ("fp32-onnx", "int8-onnx")] + [out / "untrained.pt"]
     before = [file.stat().st_mtime_ns for file in kept]
     (parent,) = client.search_runs(["0"], "attributes.run_name = 'out'")

@@ -25,7 +25,8 @@ slow = pytest.mark.slow
 def small_checkpoint(task: str, folder: Path) -> tuple[Path, Path]:
     """Return an untrained checkpoint of ten digits that says something, and its data."""
     name = {"segment": "digits-seg", "classify": "digits-cls"}[task]
-    data = generate(name, cache_dir=folder, imgsz=64, n_train=10, n_val=10, n_test=10)
+    n = {"segment": 2, "classify": 10}[task]
+    data = generate(name, cache_dir=folder, imgsz=64, n_train=n, n_val=n, n_test=n)
     model_yaml = narrow_model("yolo11n", task, data, folder)
     if task == "classify":
         model = YOLO(str(model_yaml), verbose=False)

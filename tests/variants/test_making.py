@@ -77,7 +77,7 @@ def test_a_folder_that_holds_anything_else_is_refused_and_left(
     folder = make_variant("fp16-onnx", tmp_path / "fp16-onnx", orders)
     changes: dict[str, Any] = {
         "another checkpoint": {"sources": {"checkpoint_sha256": "other"}},
-        "another kind": {"kind": "fp32-onnx"},
+        "another kind": {"kind": "fp32-onnx", "sources": {"checkpoint_sha256": orders.subject.model.sha256}},
     }
     if change in changes:
         write_variant(folder, a_variant(**{"kind": "fp16-onnx", **changes[change]}))

@@ -42,6 +42,19 @@ def test_a_faster_checkpoint_is_no_choice_for_it_is_no_file_to_deploy() -> None:
     assert table.best_row(a_comparison(*rows)) is None
 
 
+def test_among_checkpoints_alone_the_last_is_the_result_and_is_compared_with_the_reference() -> None:
+    rows = [
+        a_row("m.pt", speed=(0.9, 0.8, 1.0), change=(0.01, 0.0, 0.02)),
+        a_row("control.pt", speed=(1.0, 1.0, 1.0)),
+        a_row("pruned.pt", ms=6.0, speed=(1.6, 1.5, 1.7), change=(-0.02, -0.03, 0.0), size_mb=2.5),
+    ]
+    assert table.answer(a_comparison(*rows, reference="control.pt"))[0] == (
+        "pruned.pt: 1.60x [1.50, 1.70] as fast as control.pt, -2.00 [-3.00, +0.00] points of mAP50-95, 6.0 ms, 2.5 MB."
+    )
+    alone = a_comparison(a_row("m.pt", speed=(1.0, 1.0, 1.0)), reference="m.pt")
+    assert table.answer(alone)[0] == "m.pt: 10.0 ms, 5.0 MB."
+
+
 def test_slower_variants_and_failed_ones_are_said() -> None:
     rows = [
         *three_rows().rows,
