@@ -68,8 +68,9 @@ demo: install
 	$(WITH_STORE) mlflow run . -e freeze_ablation --env-manager local -P workers=2
 	@echo "See the runs: make ui, then open http://127.0.0.1:$(UI_PORT)"
 
+# One process a core; a file's tests stay together, for they share what is expensive to make.
 test: test-install
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 check: check-install
 	$(BIN)/ruff format --check .

@@ -117,7 +117,7 @@ def _export(network: Any, arguments: Mapping[str, Any], source: str) -> dict[str
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         if arguments["opset"] is not None:
             raise ArgumentError(
-                f"opset={arguments['opset']} is not supported for {source}: {reason}. Leave it out, or use 12 to 20."
+                f"opset={arguments['opset']} is not supported for {source}: {reason}. Leave it out, or use 9 to 22."
             ) from error
         raise CheckpointError(f"model={source} cannot be exported: {reason}. Try simplify=False.") from error
     return dict(exporter.metadata)
