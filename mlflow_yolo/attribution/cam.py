@@ -89,12 +89,14 @@ class Method:
         make: From activations and gradients to maps.
         needs_gradient: Whether the target, and so a gradient, has any influence.
         is_signed: Whether negative values mean something: evidence against the target.
+        is_sensitive: Whether rounding shows: a difference of 1e-7 in the gradients is one of 1e-4 in the map.
     """
 
     name: str
     make: Callable[[Tensor, Tensor], Tensor]
     needs_gradient: bool = True
     is_signed: bool = False
+    is_sensitive: bool = False
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(
@@ -104,7 +106,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             Method("layercam", layer_cam),
             Method("hirescam", hires_cam, is_signed=True),
             Method("gradcam", grad_cam),
-            Method("gradcam++", grad_cam_plus_plus),
+            Method("gradcam++", grad_cam_plus_plus, is_sensitive=True),
             Method("xgradcam", x_grad_cam),
             Method("eigencam", eigen_cam, needs_gradient=False),
             Method("eigengradcam", eigen_grad_cam),

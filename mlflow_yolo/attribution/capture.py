@@ -5,7 +5,7 @@ asked for directly and never written into parameters, so a model in the middle o
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -28,12 +28,14 @@ class Pass:
         activations: By block, its output: (B, C, h, w).
         entrances: What each input of the head is and what the head worked on instead, a leaf with the same values: a
             prediction of one level leaves the others without a gradient, so nothing is spent on going back there.
+        is_plain: Whether gradients go back as autograd takes them, not in windows.
     """
 
     outputs: Outputs
     decoded: Any
     activations: Mapping[int, Tensor]
     entrances: Sequence[tuple[Tensor, Tensor]] = ()
+    is_plain: bool = False
 
     def gradients(self, score: Tensor, blocks: Sequence[int], *, is_last: bool = False) -> dict[int, Tensor]:
         """Return the derivative of a scalar by the outputs of some of the blocks; can be called again and again.
@@ -49,7 +51,7 @@ class Pass:
         """
         inputs = [self.activations[block] for block in blocks]
         keep, leaves = not is_last, [leaf for _, leaf in self.entrances]
-        with in_windows(score):
+        with nullcontext() if self.is_plain else in_windows(score):
             entered = torch.autograd.grad(score, leaves, retain_graph=keep, allow_unused=True)
         crossed = [
             (produced, gradient)
@@ -66,7 +68,13 @@ class Pass:
 
 @contextmanager
 def forward(
-    network: nn.Module, images: Tensor, blocks: Sequence[int], *, branch: str = "auto", needs_gradient: bool = True
+    network: nn.Module,
+    images: Tensor,
+    blocks: Sequence[int],
+    *,
+    branch: str = "auto",
+    needs_gradient: bool = True,
+    is_plain: bool = False,
 ) -> Iterator[Pass]:
     """Run a batch through a model and keep what is needed to explain it, for as long as the `with` block lasts.
 
@@ -80,6 +88,8 @@ def forward(
         blocks: Indices of the blocks to keep, at least one.
         branch: Of an end-to-end model, see `read_outputs`.
         needs_gradient: Whether gradients will be asked for.
+        is_plain: Calculate in the order of any other pass, without the layout and the windows that save time: sums
+            then round as elsewhere.
     """
     children: Any = network.model
     kept: dict[int, Tensor] = {}
@@ -94,20 +104,20 @@ def forward(
         entrances: list[tuple[Tensor, Tensor]] = []
         if needs_gradient:
             stack.callback(children[-1].register_forward_pre_hook(_cut(entrances)).remove)
-        raw = run_single(network, images)
-        yield Pass(read_outputs(children[-1], raw, branch=branch), raw[0], kept, entrances)
+        raw = run_single(network, images, is_plain=is_plain)
+        yield Pass(read_outputs(children[-1], raw, branch=branch), raw[0], kept, entrances, is_plain)
 
 
-def run_single(network: nn.Module, images: Tensor) -> Any:
+def run_single(network: nn.Module, images: Tensor, *, is_plain: bool = False) -> Any:
     """Return what a model at rest gives for a batch in single precision, whatever its own; outside inference mode.
 
     On a CPU the channels of a cell lie side by side, in which convolutions take a tenth less time; a block that cannot
-    view its input so gets it the usual way.
+    view its input so gets it the usual way, and so does everything with `is_plain`.
     """
     tensors = chain(network.named_parameters(), network.named_buffers())
     copies = {name: _usable(tensor) for name, tensor in tensors if _is_unusable(tensor)}
     batch = _usable(images) if _is_unusable(images) else images
-    if batch.device.type == "cpu" and batch.ndim == 4:
+    if batch.device.type == "cpu" and batch.ndim == 4 and not is_plain:
         try:
             return _called(network, copies, batch.contiguous(memory_format=torch.channels_last))
         except RuntimeError:

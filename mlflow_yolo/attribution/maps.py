@@ -76,7 +76,15 @@ def map_targets(
     asked = tuple(layers.check(block) for block in blocks)
     kept = asked or layers.by_level
     parts: dict[tuple[int, int], list[_Part]] = defaultdict(list)
-    with forward(network, images, kept, branch=branch, needs_gradient=method.needs_gradient) as run:
+    passing = forward(
+        network,
+        images,
+        kept,
+        branch=branch,
+        needs_gradient=method.needs_gradient,
+        is_plain=method.is_sensitive,
+    )
+    with passing as run:
         targets = choose(run.outputs, run.decoded)
         jobs = [_jobs(run.outputs, image, of) for image, of in enumerate(targets)]
         scores = _scores(jobs)
