@@ -11,6 +11,7 @@ from typing import Any
 
 from mlflow_yolo.tracking.autolog.export_run import ExportRun
 from mlflow_yolo.tracking.autolog.single_run import SingleRun
+from mlflow_yolo.tracking.autolog.unpruning import warn_of_unpruning
 from mlflow_yolo.tracking.autolog.validation_run import ValidationRun
 from mlflow_yolo.tracking.events.callbacks import TrainingCallbacks
 from mlflow_yolo.tracking.events.hooks import attach_hooks, detach_hooks, listeners
@@ -64,7 +65,9 @@ def _follow(
         return None
 
 
-def _follow_training(stack: contextlib.ExitStack, model: Any, options: Options, _: Mapping[str, Any]) -> None:
+def _follow_training(stack: contextlib.ExitStack, model: Any, options: Options, arguments: Mapping[str, Any]) -> None:
+    with contextlib.suppress(Exception):  # a model unlike Ultralytics' own; it is tracked all the same
+        warn_of_unpruning(model, arguments)
     lifecycle = explicit(model)
     if lifecycle is None:
         lifecycle = TrainingLifecycle(options, defaults=defaults())
