@@ -68,9 +68,13 @@ demo: install
 	$(WITH_STORE) mlflow run . -e freeze_ablation --env-manager local -P workers=2
 	@echo "See the runs: make ui, then open http://127.0.0.1:$(UI_PORT)"
 
-# One process a core; a file's tests stay together, for they share what is expensive to make.
+# What only computes runs in one process a core, a file's tests together, for they share what is expensive to make. The
+# others wait for servers, kill processes and hold deadlines, and have the machine for themselves.
+COMPUTING = $(addprefix tests/,attribution classification compression detection explanation figures runtime statistics variants)
+
 test: test-install
-	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(COMPUTING) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(addprefix --ignore=,$(COMPUTING)) $(PYTEST_ARGS)
 
 check: check-install
 	$(BIN)/ruff format --check .

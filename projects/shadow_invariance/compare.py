@@ -18,7 +18,8 @@ from figure import recall_figure
 from report import csv, metrics, note, terminal_text
 
 from mlflow_yolo import keys
-from mlflow_yolo.cli import INT, TEXT, cli, common_options, main, option
+from mlflow_yolo.cli import cli, main
+from mlflow_yolo.cli.options import INT, TEXT, common_options, option
 from mlflow_yolo.datasets.dataset import DOMAIN_KEY, Dataset
 from mlflow_yolo.exceptions import ArgumentError, DatasetError
 from mlflow_yolo.figures.encode import png_bytes

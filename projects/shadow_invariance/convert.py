@@ -20,7 +20,8 @@ import yaml
 from photographs import FORMATS, encode, is_colourless, read_photograph, write_image
 from tqdm import tqdm
 
-from mlflow_yolo.cli import cli, main, option
+from mlflow_yolo.cli import cli, main
+from mlflow_yolo.cli.options import option
 from mlflow_yolo.datasets.data_yaml import DOMAIN_KEY
 from mlflow_yolo.datasets.dataset import Dataset, load_dataset
 from mlflow_yolo.datasets.digits import EMBEDDED
