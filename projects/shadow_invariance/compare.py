@@ -32,11 +32,11 @@ from mlflow_yolo.studies.question import CheckedQuestion, FreezeQuestion, check_
 from mlflow_yolo.studies.study import Study, Trial, default_name, open_study
 from mlflow_yolo.tracking.delivery.journal import journal_path
 from mlflow_yolo.tracking.delivery.replay import closing_status
+from mlflow_yolo.tracking.events.command_run import log_dataset
 from mlflow_yolo.tracking.run import TrackedRun
 from mlflow_yolo.tracking.stores.addresses import without_password
 from mlflow_yolo.tracking.stores.store import prepare_store
 from mlflow_yolo.tracking.stores.target import Target, resolve_target
-from mlflow_yolo.training.results import log_dataset
 
 _DOMAIN = "log-chromaticity"
 _TASKS = ("detect", "segment", "pose")
