@@ -178,7 +178,7 @@ def _describe(parent: TrackedRun, domains: tuple[Domain, Domain]) -> None:
     data = dict(zip(("srgb", "logchroma"), (domain.question.given.data for domain in domains), strict=True))
     parent.log_params(data | {name: getattr(given, name) for name in names})
     for domain in domains:
-        log_dataset(parent, domain.question.dataset)
+        log_dataset(parent, domain.question.dataset, context="training")
 
 
 def _train(domain: Domain, study: Study, parent: TrackedRun, target: Target, workers: int) -> int:
