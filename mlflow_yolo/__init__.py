@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from mlflow_yolo.explanation.explain import explain as explain
     from mlflow_yolo.explanation.map import Map as Map
     from mlflow_yolo.runtime.detector import Detector as Detector
-    from mlflow_yolo.studies.freeze_ablation import run_freeze_ablation as run_freeze_ablation
-    from mlflow_yolo.studies.question import FreezeQuestion as FreezeQuestion
+    from mlflow_yolo.studies.freeze.ablation import run_freeze_ablation as run_freeze_ablation
+    from mlflow_yolo.studies.freeze.question import FreezeQuestion as FreezeQuestion
     from mlflow_yolo.tracking.autolog import autolog as autolog
     from mlflow_yolo.tracking.autolog import track as track
     from mlflow_yolo.tracking.blocks.statistics_files import load_statistics as load_statistics
@@ -25,7 +25,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Detector": "mlflow_yolo.runtime.detector",
-    "FreezeQuestion": "mlflow_yolo.studies.question",
+    "FreezeQuestion": "mlflow_yolo.studies.freeze.question",
     "Map": "mlflow_yolo.explanation.map",
     "MlflowYoloError": "mlflow_yolo.exceptions",
     "autolog": "mlflow_yolo.tracking.autolog",
@@ -34,7 +34,7 @@ _HOMES = {
     "load_statistics": "mlflow_yolo.tracking.blocks.statistics_files",
     "open_run": "mlflow_yolo.tracking.run",
     "replay": "mlflow_yolo.tracking.delivery.replay",
-    "run_freeze_ablation": "mlflow_yolo.studies.freeze_ablation",
+    "run_freeze_ablation": "mlflow_yolo.studies.freeze.ablation",
     "track": "mlflow_yolo.tracking.autolog",
 }
 

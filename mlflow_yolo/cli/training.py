@@ -35,8 +35,8 @@ from mlflow_yolo.cli.options import (
 def freeze_ablation(context: click.Context, /, **given: Any) -> None:
     """How deep to freeze? Trains every configuration with every seed and compares them on the test split."""
     from mlflow_yolo.models.arguments import check_positive, parse_arguments
-    from mlflow_yolo.studies.freeze_ablation import run_freeze_ablation
-    from mlflow_yolo.studies.question import FreezeQuestion
+    from mlflow_yolo.studies.freeze.ablation import run_freeze_ablation
+    from mlflow_yolo.studies.freeze.question import FreezeQuestion
 
     quiet_down(given.pop("debug"))
     tracking = tracking_of(given)

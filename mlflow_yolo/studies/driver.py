@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from mlflow_yolo import keys
 from mlflow_yolo.datasets.dataset import Dataset
 from mlflow_yolo.models.data import localise
-from mlflow_yolo.studies.executors import Executor, Job, SubprocessExecutor
+from mlflow_yolo.studies.executors import Executor, Job
+from mlflow_yolo.studies.executors.local import SubprocessExecutor
 from mlflow_yolo.studies.progress import Progress
 from mlflow_yolo.studies.study import Study, Trial, read_result, wait_until_free
 from mlflow_yolo.tracking.delivery.journal import journal_path
@@ -100,7 +101,7 @@ def run_pending(study: Study, executor: Executor, *, parent: TrackedRun, target:
         Job(key, study.new_attempt(trial, _child_run(study, trial, parent, target))) for key, trial in pending.items()
     )
     errors: dict[str, str] = {}
-    for event in executor.run(jobs):
+    for event in executor.run(lambda: next(jobs, None)):
         trial = pending[event.key]
         if event.kind == "progress" and "error" in event.values:
             errors[event.key] = event.values["error"]

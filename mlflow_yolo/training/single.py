@@ -53,7 +53,7 @@ def run_training(
     maps: int | str | None = None,
     resume: str | None = None,
 ) -> str:
-    """Train once and return the lines to print; see `studies.question.FreezeQuestion` for most of the arguments.
+    """Train once and return the lines to print; see `studies.freeze.question.FreezeQuestion` for most of the arguments.
 
     Args:
         resume: The directory, or the `last.pt`, of a training that was interrupted. It goes on as it was started, in

@@ -11,7 +11,7 @@ from mlflow_yolo.detection.bootstrap import Difference, bootstrap_map
 from mlflow_yolo.detection.boxes import Floats
 from mlflow_yolo.detection.samples import Sample
 from mlflow_yolo.statistics.comparison import TestResult, Verdict, compare, paired_t
-from mlflow_yolo.studies.freeze_analysis import Child
+from mlflow_yolo.studies.freeze.analysis import Child
 
 SRGB, LOGCHROMA = "sRGB", "log-chromaticity"
 """The two domains; sRGB is the one to compare with."""

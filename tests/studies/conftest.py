@@ -11,7 +11,7 @@ from PIL import Image
 
 from mlflow_yolo.blocks import Freeze
 from mlflow_yolo.detection.samples import Sample, save_samples
-from mlflow_yolo.studies.freeze_analysis import Child
+from mlflow_yolo.studies.freeze.analysis import Child
 
 N_IMAGES = 20
 MakeChild = Callable[..., Child]

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mlflow_yolo.studies.driver import run_pending, settle
-from mlflow_yolo.studies.executors import Event, Job
+from mlflow_yolo.studies.executors import Event, Job, NextJob
 from mlflow_yolo.studies.study import Study, Trial, open_study
 from mlflow_yolo.tracking.delivery.run_file import read_run_file
 from mlflow_yolo.tracking.run import open_run
@@ -103,8 +103,8 @@ class StubExecutor:
         self.outcomes = outcomes
         self.jobs: list[Job] = []
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[Event]:
-        for job in jobs:
+    def run(self, next_job: NextJob) -> Iterator[Event]:
+        while job := next_job():
             self.jobs.append(job)
             if job.key in self.outcomes:
                 yield from self.outcomes[job.key]
@@ -191,8 +191,8 @@ def test_the_run_of_a_worker_that_was_killed_is_closed_at_once(
     study: Study, target: Target, client: MlflowClient, parent: Any
 ) -> None:
     class Killed(StubExecutor):
-        def run(self, jobs: Iterable[Job]) -> Iterator[Event]:
-            started = list(jobs)
+        def run(self, next_job: NextJob) -> Iterator[Event]:
+            started = list(iter(next_job, None))
             die_in(*(job.file.parent for job in started))
             finish(started[1].file.parent)
             for job in started:

@@ -16,7 +16,7 @@ from mlflow_yolo.datasets.digits import generate
 from mlflow_yolo.detection.samples import load_samples
 from mlflow_yolo.keys import MAX_METRIC_KEYS
 from mlflow_yolo.models.checkpoint import read_model
-from mlflow_yolo.studies.freeze_analysis import Child, analyse
+from mlflow_yolo.studies.freeze.analysis import Child, analyse
 from mlflow_yolo.training.job import read_json, run_job
 from mlflow_yolo.training.plan import Plan
 

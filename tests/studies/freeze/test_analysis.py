@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from scipy import stats
 
-from mlflow_yolo.studies.freeze_analysis import Child, analyse
+from mlflow_yolo.studies.freeze.analysis import Child, analyse
 
 MakeChild = Callable[..., Child]
 BASE, DEEP = [0.50, 0.52, 0.51], [0.60, 0.63, 0.61]

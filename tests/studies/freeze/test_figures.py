@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlflow_yolo.studies import freeze_figures
-from mlflow_yolo.studies.freeze_analysis import Child, FreezeAnalysis, analyse
-from mlflow_yolo.studies.freeze_figures import draw
+from mlflow_yolo.studies.freeze import figures
+from mlflow_yolo.studies.freeze.analysis import Child, FreezeAnalysis, analyse
+from mlflow_yolo.studies.freeze.figures import draw
 
 MakeChild = Callable[..., Child]
 ALWAYS = ["depth_effect", "learning_curves", "accuracy_against_time"]
@@ -69,7 +69,7 @@ def test_a_training_that_stopped_early_leaves_its_later_epochs_open(make_child: 
     short = make_child("0", 0, 0.5, curves={curve: [0.1]})
     analysis = compared([short, make_child("0", 1, 0.5, curves={curve: [0.2, 0.4]})])
 
-    stacked = freeze_figures._stacked(analysis.baseline, curve)
+    stacked = figures._stacked(analysis.baseline, curve)
     np.testing.assert_array_equal(stacked, [[0.1, np.nan], [0.2, 0.4]])
 
 
@@ -77,7 +77,7 @@ def test_the_confusion_of_a_classifier_counts_all_seeds(make_child: MakeChild) -
     children = [make_child("0", seed, 0.5, n_right=n, task="classify") for seed, n in ((0, 20), (1, 10))]
     analysis = compared(children)
 
-    matrix = freeze_figures._class_confusion(analysis.baseline, analysis)
+    matrix = figures._class_confusion(analysis.baseline, analysis)
     # 20 of 20 and 10 of 20 right: three quarters of each class, the rest taken for the other class.
     np.testing.assert_allclose(matrix[:2, :2], [[0.75, 0.25], [0.25, 0.75]])
     assert matrix.shape == (3, 3)

@@ -7,7 +7,7 @@ import pytest
 
 from mlflow_yolo.datasets.dataset import load_dataset
 from mlflow_yolo.exceptions import FreezeError, InputError
-from mlflow_yolo.studies.question import CheckedQuestion, FreezeQuestion, check_question
+from mlflow_yolo.studies.freeze.question import CheckedQuestion, FreezeQuestion, check_question
 from mlflow_yolo.studies.study import default_name
 from mlflow_yolo.training.plan import Plan
 

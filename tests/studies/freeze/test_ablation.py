@@ -12,8 +12,8 @@ import pytest
 from mlflow import MlflowClient
 
 from mlflow_yolo.exceptions import ArgumentError
-from mlflow_yolo.studies.freeze_ablation import Outcome, run_freeze_ablation
-from mlflow_yolo.studies.question import FreezeQuestion
+from mlflow_yolo.studies.freeze.ablation import Outcome, run_freeze_ablation
+from mlflow_yolo.studies.freeze.question import FreezeQuestion
 from mlflow_yolo.tracking.stores.target import Target
 
 pytestmark = pytest.mark.slow

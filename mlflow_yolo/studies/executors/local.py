@@ -1,10 +1,11 @@
-"""Where a study's trainings run: here, each in a process of its own.
+"""A study's trainings on this machine, each in a process of its own.
 
 A worker is told what to do by a job file and tells its progress in JSON lines on its standard output. Its standard
-input is a pipe that nobody writes to: when the driver dies, however it dies, the pipe closes and the worker ends
-itself, so that no training is left behind.
+input is a pipe that carries messages to it, and that closes when the driver dies, however it dies: then the worker
+ends itself, so that no training is left behind.
 """
 
+import contextlib
 import json
 import os
 import selectors
@@ -12,10 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow_yolo.studies.executors import Event, Job, NextJob
 
 _SCRUBBED = ("MLFLOW_RUN_ID", "MLFLOW_RUN_NAME", "MLFLOW_RUN", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
 _GRACE_S = 20.0
@@ -24,35 +26,11 @@ WORKER = (sys.executable, "-m", "mlflow_yolo.training.worker")
 """The program that does a training."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One training to run: its key in the study, and the file that says what to do."""
-
-    key: str
-    file: Path
-
-
-@dataclass(frozen=True)
-class Event:
-    """What a worker said: `progress` with values, or `ended` with its exit code."""
-
-    key: str
-    kind: str
-    values: dict[str, Any] = field(default_factory=dict)
-
-
 @dataclass
 class _Worker:
     job: Job
     process: subprocess.Popen[bytes]
     buffer: bytes = b""
-
-
-class Executor(Protocol):
-    """Where the jobs of a study run."""
-
-    def run(self, jobs: Iterable[Job]) -> Iterator[Event]:
-        """Yield what the jobs say until all have ended; a job is only asked for when it can start."""
 
 
 class SubprocessExecutor:
@@ -80,20 +58,28 @@ class SubprocessExecutor:
         self._running: list[_Worker] = []
         self._selector = selectors.DefaultSelector()
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[Event]:
-        """Yield what the workers say, until all jobs have ended; closing the iterator stops the workers."""
-        waiting = iter(jobs)
+    def run(self, next_job: NextJob) -> Iterator[Event]:
+        """Yield what the workers say, until none is left and there is no next job; closing it stops the workers."""
         try:
-            while self._start_next(waiting) or self._running:
+            while self._start_next(next_job) or self._running:
                 for key, _ in self._selector.select(timeout=0.5):
                     yield from self._read(key.data)
         finally:
             self._stop()
 
-    def _start_next(self, waiting: Iterator[Job]) -> bool:
+    def tell(self, key: str, message: Mapping[str, Any]) -> None:
+        """Write a line to a job's standard input; one that is gone hears nothing."""
+        for worker in self._running:
+            if worker.job.key == key:
+                assert worker.process.stdin is not None
+                with contextlib.suppress(OSError):
+                    worker.process.stdin.write(json.dumps(message).encode() + b"\n")
+                    worker.process.stdin.flush()
+
+    def _start_next(self, next_job: NextJob) -> bool:
         """Start jobs while there are free workers; return whether one was started."""
         started = False
-        while len(self._running) < self._workers and (job := next(waiting, None)):
+        while len(self._running) < self._workers and (job := next_job()):
             self._start(job)
             started = True
         return started

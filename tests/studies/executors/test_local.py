@@ -7,12 +7,14 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
-from mlflow_yolo.studies.executors import Event, Job, SubprocessExecutor
+from mlflow_yolo.studies.executors import Event, Job
+from mlflow_yolo.studies.executors.local import SubprocessExecutor
 
 Command = Callable[[str], list[str]]
 # Ends with its driver, as the real worker does: `_die_with_driver` is the real one.
@@ -42,7 +44,9 @@ def jobs_in(folder: Path, names: Sequence[str]) -> list[Job]:
 
 
 def run(command: list[str], jobs: Sequence[Job], *, workers: int = 1, threads: int = 1) -> list[Event]:
-    return list(SubprocessExecutor(workers=workers, threads=threads, command=command).run(jobs))
+    return list(
+        SubprocessExecutor(workers=workers, threads=threads, command=command).run(partial(next, iter(jobs), None))
+    )
 
 
 def test_progress_and_exit_codes_belong_to_their_job(worker: Command, tmp_path: Path) -> None:
@@ -143,7 +147,7 @@ def test_stopping_early_asks_the_workers_to_end_and_waits_for_them(worker: Comma
     """)
     jobs = jobs_in(tmp_path, ["a", "b"])
 
-    events = SubprocessExecutor(workers=2, threads=1, command=command).run(jobs)
+    events = SubprocessExecutor(workers=2, threads=1, command=command).run(partial(next, iter(jobs), None))
     pids = [next(events).values["pid"], next(events).values["pid"]]
     events.close()
 
@@ -161,9 +165,11 @@ def test_workers_are_gone_soon_after_the_driver_was_killed(worker: Command, tmp_
     program = """
 import json, os, sys
 from pathlib import Path
-from mlflow_yolo.studies.executors import Job, SubprocessExecutor
+from mlflow_yolo.studies.executors import Job
+from mlflow_yolo.studies.executors.local import SubprocessExecutor
 executor = SubprocessExecutor(workers=2, threads=1, command=json.loads(sys.argv[1]))
-for event in executor.run([Job("a", Path("a.json")), Job("b", Path("b.json"))]):
+jobs = iter([Job("a", Path("a.json")), Job("b", Path("b.json"))])
+for event in executor.run(lambda: next(jobs, None)):
     print("ready", flush=True)
 """
     with subprocess.Popen(
@@ -213,7 +219,7 @@ def test_a_job_is_asked_for_only_when_a_worker_is_free(tmp_path: Path) -> None:
             yield Job(key, tmp_path / key)
 
     command = [sys.executable, "-c", "print('{}')"]
-    events = SubprocessExecutor(workers=1, threads=1, command=command).run(jobs())
+    events = SubprocessExecutor(workers=1, threads=1, command=command).run(partial(next, jobs(), None))
 
     assert next(events).key == "a"
     assert asked == ["a"]
@@ -229,6 +235,6 @@ def test_what_must_not_stand_in_a_job_file_reaches_the_worker(tmp_path: Path) ->
         command=[sys.executable, "-c", program],
     )
 
-    progress, _ = executor.run([Job("a", tmp_path / "a")])
+    progress, _ = executor.run(partial(next, iter([Job("a", tmp_path / "a")]), None))
 
     assert progress.values == {"uri": "https://me:secret@mlflow.example"}

@@ -21,7 +21,7 @@ from mlflow_yolo.figures.learning_curves import learning_curves
 from mlflow_yolo.figures.precision_recall import precision_recall
 from mlflow_yolo.figures.side_by_side import ImageBoxes, side_by_side
 from mlflow_yolo.figures.style import Figure
-from mlflow_yolo.studies.freeze_analysis import FreezeAnalysis, Row
+from mlflow_yolo.studies.freeze.analysis import FreezeAnalysis, Row
 
 Floats = npt.NDArray[np.float64]
 

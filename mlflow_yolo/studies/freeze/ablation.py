@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_yolo import keys
-from mlflow_yolo.studies import freeze_report
 from mlflow_yolo.studies.driver import settle, train_pending
-from mlflow_yolo.studies.freeze_analysis import Child, FreezeAnalysis, analyse
-from mlflow_yolo.studies.freeze_figures import draw
-from mlflow_yolo.studies.question import CheckedQuestion, FreezeQuestion, check_question
+from mlflow_yolo.studies.freeze import report
+from mlflow_yolo.studies.freeze.analysis import Child, FreezeAnalysis, analyse
+from mlflow_yolo.studies.freeze.figures import draw
+from mlflow_yolo.studies.freeze.question import CheckedQuestion, FreezeQuestion, check_question
 from mlflow_yolo.studies.study import Study, default_name, open_study
 from mlflow_yolo.tracking.delivery.journal import journal_path
 from mlflow_yolo.tracking.delivery.replay import closing_status, replay
@@ -156,10 +156,10 @@ def _log_analysis(
     pictures = draw(analysis, study.directory, question.dataset.root)
     for picture in pictures:
         parent.log_file(picture.file, "figures")
-    parent.log_text(freeze_report.csv(analysis), "table.csv")
-    parent.log_text(freeze_report.html(analysis, pictures, _facts(question)), "report.html")
-    parent.set_tags({keys.TAG_NOTE: freeze_report.note(analysis, links)})
-    parent.log_metrics(freeze_report.metrics(analysis))
+    parent.log_text(report.csv(analysis), "table.csv")
+    parent.log_text(report.html(analysis, pictures, _facts(question)), "report.html")
+    parent.set_tags({keys.TAG_NOTE: report.note(analysis, links)})
+    parent.log_metrics(report.metrics(analysis))
 
 
 def _facts(question: CheckedQuestion) -> dict[str, object]:
@@ -190,7 +190,7 @@ def _text(
     study: Study, analysis: FreezeAnalysis | None, *, n_failed: int, n_pending: int, links: Links | None, uri: str
 ) -> str:
     """Return what the terminal shows at the end."""
-    lines = [freeze_report.terminal_text(analysis) if analysis else "No configuration has a result for every seed."]
+    lines = [report.terminal_text(analysis) if analysis else "No configuration has a result for every seed."]
     if links:
         address, command = ui_address(uri)
         lines += ["", f"See it: {command}" if command else "See it:"]

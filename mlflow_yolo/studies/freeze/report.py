@@ -8,8 +8,8 @@ import pandas as pd
 
 from mlflow_yolo.figures import html as page
 from mlflow_yolo.figures.table import Table, markdown_table, text_table
-from mlflow_yolo.studies.freeze_analysis import FreezeAnalysis, Row
-from mlflow_yolo.studies.freeze_figures import Picture
+from mlflow_yolo.studies.freeze.analysis import FreezeAnalysis, Row
+from mlflow_yolo.studies.freeze.figures import Picture
 from mlflow_yolo.tracking.links import Links
 
 Cells = list[str]

@@ -1,0 +1,1 @@
+"""How deep to freeze: the ablation, its analysis and its report."""

@@ -1,0 +1,1 @@
+"""Which conf and IoU to ship: every combination replayed from one forward pass."""
