@@ -19,6 +19,7 @@ from mlflow_yolo.tracking.run import TrackedRun, open_run
 from mlflow_yolo.tracking.stores.addresses import without_password
 from mlflow_yolo.tracking.stores.target import Target
 from mlflow_yolo.training.data_cache import warm_label_caches
+from mlflow_yolo.training.job import CLOSING
 from mlflow_yolo.training.subset import train_subset
 
 
@@ -31,8 +32,8 @@ class Watcher(Protocol):
     def note(self, trial: Trial, text: str) -> None:
         """Something about a trial that people should know."""
 
-    def ended(self, trial: Trial, *, error: str | None) -> None:
-        """A trial has ended; `error` is None where it has a result."""
+    def ended(self, trial: Trial, *, error: str | None, how: str = "finished") -> None:
+        """A trial has ended; `error` is None where it has a result, and `how` says which."""
 
 
 def settle(study: Study, target: Target) -> None:
@@ -41,14 +42,22 @@ def settle(study: Study, target: Target) -> None:
     Raises:
         WorkError: A worker of the killed driver does not go away.
     """
-    for trial in study.trials:
-        for attempt in study.attempts(trial):
-            _settle(attempt, target)
+    for attempt in sorted(study.directory.glob("*/attempt-*")):
+        settle_attempt(attempt, target)
     replay(study.directory, interrupted=False)
 
 
+def settle_attempt(attempt: Path, target: Target) -> None:
+    """Close the runs of one attempt whose process is gone, those of further seeds too, unless it closed them itself.
+
+    Raises:
+        WorkError: The process does not go away.
+    """
+    for folder in (*sorted(attempt.glob("seed-*")), attempt):
+        _settle(folder, target)
+
+
 def _settle(attempt: Path, target: Target) -> None:
-    """Close the run of one attempt whose process is gone, unless it has closed it itself."""
     wait_until_free(attempt, is_owned=is_owned)
     if is_closed(journal_path(attempt)):
         return
@@ -58,7 +67,17 @@ def _settle(attempt: Path, target: Target) -> None:
     else:
         job = json.loads((attempt / "job.json").read_text())
         run = open_run(attempt, **{**job["run"], "tracking_uri": target.tracking_uri})
-        run.close("FINISHED" if result["status"] == "finished" else "FAILED")
+        status, state = CLOSING[result["status"]]
+        run.close(status, state=state)
+
+
+def settle_ended(attempt: Path, target: Target) -> None:
+    """Close the run of an attempt whose worker has just ended, also where its journal is lost with its machine."""
+    settle_attempt(attempt, target)
+    if read_result(attempt) is None and not journal_path(attempt).exists():
+        job = json.loads((attempt / "job.json").read_text())
+        run = open_run(attempt, **{**job["run"], "tracking_uri": target.tracking_uri})
+        run.close("KILLED", state="interrupted", timeout_s=5.0)
 
 
 def train_pending(
@@ -76,14 +95,20 @@ def train_pending(
     """
     if not study.pending():
         return 0
+    prepare_data(study, dataset)
+    environment = {"MLFLOW_TRACKING_URI": target.tracking_uri}
+    executor = SubprocessExecutor(workers=workers, threads=study.threads, environment=environment)
+    n_finished = len(study.trials) - len(study.pending())
+    with Progress(study.name, n_trials=len(study.trials), n_finished=n_finished, n_epochs=n_epochs) as progress:
+        return run_pending(study, executor, parent=parent, target=target, watcher=progress)
+
+
+def prepare_data(study: Study, dataset: Dataset) -> None:
+    """Make what the trainings of a study share, before several of them would: label caches and the fixed subset."""
     shared = study.directory / "shared"
     local = localise(dataset, shared)
     warm_label_caches(local)
     warm_label_caches(train_subset(local, shared))
-    environment = {"MLFLOW_TRACKING_URI": target.tracking_uri}
-    executor = SubprocessExecutor(workers=workers, threads=study.threads, environment=environment)
-    with Progress(study, n_epochs=n_epochs) as progress:
-        return run_pending(study, executor, parent=parent, target=target, watcher=progress)
 
 
 def run_pending(study: Study, executor: Executor, *, parent: TrackedRun, target: Target, watcher: Watcher) -> int:
@@ -98,7 +123,7 @@ def run_pending(study: Study, executor: Executor, *, parent: TrackedRun, target:
     """
     pending = {trial.key: trial for trial in study.pending()}
     jobs = (
-        Job(key, study.new_attempt(trial, _child_run(study, trial, parent, target))) for key, trial in pending.items()
+        Job(key, study.new_attempt(trial, child_run(study, trial, parent, target))) for key, trial in pending.items()
     )
     errors: dict[str, str] = {}
     for event in executor.run(lambda: next(jobs, None)):
@@ -111,13 +136,15 @@ def run_pending(study: Study, executor: Executor, *, parent: TrackedRun, target:
             watcher.epoch(trial, event.values)
         else:
             if study.result(trial) is None:
-                errors.setdefault(event.key, _reason(study, trial, event.values["exit_code"]))
-            _settle(study.attempts(trial)[-1], target)  # a worker that was killed has left its run open
+                errors.setdefault(event.key, reason(study, trial, event.values["exit_code"]))
+            settle_attempt(study.attempts(trial)[-1], target)  # a worker that was killed has left its run open
             watcher.ended(trial, error=errors.get(event.key))
     return len(errors)
 
 
-def _child_run(study: Study, trial: Trial, parent: TrackedRun, target: Target) -> dict[str, Any]:
+def child_run(
+    study: Study, trial: Trial, parent: TrackedRun, target: Target, *, tags: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Return the arguments of `open_run` for a child."""
     return {
         **target.place,
@@ -126,11 +153,11 @@ def _child_run(study: Study, trial: Trial, parent: TrackedRun, target: Target) -
         "parent_uid": parent.uid,
         "parent_run_id": parent.run_id,
         "study": study.name,
-        "tags": {keys.TAG_STUDY: study.name},
+        "tags": {keys.TAG_STUDY: study.name, **(tags or {})},
     }
 
 
-def _reason(study: Study, trial: Trial, exit_code: int) -> str:
+def reason(study: Study, trial: Trial, exit_code: int) -> str:
     """Return why a trial ended without a result or an error of its own."""
     console = study.attempts(trial)[-1] / "console.log"
     return f"worker ended with code {exit_code}; see {console}"

@@ -6,30 +6,35 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mlflow_yolo.studies.study import Study, Trial
+from mlflow_yolo.studies.study import Trial
 
 
 class Progress:
     """A bar over the epochs of all trials; where the terminal is a file, only the lines.
 
     Use as a context manager.
+
+    Args:
+        name: The study's name.
+        n_trials: Trials in all.
+        n_finished: Trials that were finished before.
+        n_epochs: Epochs of a trial.
     """
 
-    def __init__(self, study: Study, *, n_epochs: int) -> None:
+    def __init__(self, name: str, *, n_trials: int, n_finished: int, n_epochs: int) -> None:
         self._n_epochs = n_epochs
         self._done: dict[str, int] = {}
-        n_finished = len(study.trials) - len(study.pending())
         self._bar = tqdm(
-            total=len(study.trials) * n_epochs,
+            total=n_trials * n_epochs,
             initial=n_finished * n_epochs,
-            desc=f"{study.name}: {n_finished}/{len(study.trials)} trainings",
+            desc=f"{name}: {n_finished}/{n_trials} trainings",
             unit="epoch",
             file=sys.stderr,
             disable=None,
         )
-        self._name, self._n_finished, self._n_trials = study.name, n_finished, len(study.trials)
+        self._name, self._n_finished, self._n_trials = name, n_finished, n_trials
         if n_finished:
-            self._write(f"{study.name}: {n_finished} of {len(study.trials)} trainings are finished already")
+            self._write(f"{name}: {n_finished} of {n_trials} trainings are finished already")
 
     def __enter__(self) -> "Progress":
         return self
@@ -49,8 +54,8 @@ class Progress:
         """Say something about a trial."""
         self._write(f"{trial.name}: {text}")
 
-    def ended(self, trial: Trial, *, error: str | None) -> None:
-        """Say that a trial has ended."""
+    def ended(self, trial: Trial, *, error: str | None, how: str = "finished") -> None:
+        """Say that a trial has ended, and how."""
         self._bar.update(self._n_epochs - self._done.get(trial.key, 0))
         self._done[trial.key] = self._n_epochs
         if error:
@@ -58,7 +63,7 @@ class Progress:
             return
         self._n_finished += 1
         self._bar.set_description(f"{self._name}: {self._n_finished}/{self._n_trials} trainings")
-        self._write(f"{trial.name}: finished ({self._n_finished}/{self._n_trials})")
+        self._write(f"{trial.name}: {how} ({self._n_finished}/{self._n_trials})")
 
     def _write(self, line: str) -> None:
         tqdm.write(line, file=sys.stderr)

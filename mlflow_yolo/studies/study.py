@@ -113,7 +113,13 @@ def default_name(prefix: str, config: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def open_study(
-    output: Path, name: str, *, config: Mapping[str, Any], trials: Sequence[Trial], workers: int
+    output: Path,
+    name: str,
+    *,
+    config: Mapping[str, Any],
+    trials: Sequence[Trial],
+    workers: int = 1,
+    threads: int | None = None,
 ) -> Iterator[Study]:
     """Yield the study of this name, new or as an earlier process left it, and hold it for this process.
 
@@ -123,6 +129,7 @@ def open_study(
         config: The question; it must be the same as when the study was made.
         trials: Its trials.
         workers: Processes at once, which decides how many threads each may use.
+        threads: Threads of each, instead.
 
     Raises:
         ArgumentError: The folder cannot be written, the name belongs to another question, or another process runs it.
@@ -132,7 +139,7 @@ def open_study(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-        state = _read_or_write_state(directory, name, config, workers)
+        state = _read_or_write_state(directory, name, config, threads or max(1, (os.cpu_count() or 1) // workers))
     except Timeout:
         raise ArgumentError(
             f"study {name} is being run by another process. Wait for it, or name another with --study."
@@ -148,11 +155,10 @@ def open_study(
         lock.release()
 
 
-def _read_or_write_state(directory: Path, name: str, config: Mapping[str, Any], workers: int) -> dict[str, Any]:
+def _read_or_write_state(directory: Path, name: str, config: Mapping[str, Any], threads: int) -> dict[str, Any]:
     file = directory / STATE
     if file.exists():
         return read_json(file)
-    threads = max(1, (os.cpu_count() or 1) // workers)
     state = {"name": name, "uid": uuid.uuid4().hex, "created": time.time(), "threads": threads, "config": dict(config)}
     write_json(file, state)
     return read_json(file)  # as a later start will read it: JSON turns tuples into lists

@@ -32,7 +32,7 @@ def find_interrupted(place: str, *, trust: bool = False) -> Interrupted:
         trust: Load its checkpoint even when that names foreign classes.
 
     Raises:
-        ArgumentError: There is no such training, it has finished, or it ended before its first epoch did.
+        ArgumentError: There is no such training, it has finished, has two stages, or ended before its first epoch did.
         CheckpointError: The checkpoint names classes that are not trusted.
     """
     path = Path(place).expanduser().absolute()
@@ -45,9 +45,14 @@ def find_interrupted(place: str, *, trust: bool = False) -> Interrupted:
     result = directory / RESULT
     if result.is_file() and read_json(result)["status"] == "finished":
         raise ArgumentError(f"resume={place} has finished: nothing to resume. Start a new training.")
+    job = read_json(directory / JOB)
+    if len(job["plan"]["stages"]) > 1:
+        raise ArgumentError(
+            f"resume={place} trains in two stages, which cannot go on in between. Start a new training."
+        )
     last = directory / LAST
     if not last.is_file():
         raise ArgumentError(f"resume={place} ended before its first epoch did: no {LAST}. Start a new training.")
     if not trust:
         checkpoint.scan(last)
-    return Interrupted(directory, read_json(directory / JOB))
+    return Interrupted(directory, job)

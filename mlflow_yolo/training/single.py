@@ -27,8 +27,9 @@ from mlflow_yolo.tracking.stores.addresses import without_password
 from mlflow_yolo.tracking.stores.store import check_store, ensure_store
 from mlflow_yolo.tracking.stores.target import Target
 from mlflow_yolo.training.job import JOB, RESULT, read_json, run_job, write_json
-from mlflow_yolo.training.plan import Plan, Stage
+from mlflow_yolo.training.plan import Plan
 from mlflow_yolo.training.resuming import Interrupted, find_interrupted
+from mlflow_yolo.training.strategies import check_lr_decay, check_second_stage, schedule_params, stages_of
 
 
 def run_training(
@@ -52,6 +53,13 @@ def run_training(
     every_n_steps: int | None = None,
     maps: int | str | None = None,
     resume: str | None = None,
+    strategy: str = "single",
+    epochs1: int | None = None,
+    epochs2: int | None = None,
+    lr02: float | None = None,
+    warmup_epochs2: float = 0.0,
+    unfreeze_every: int | None = None,
+    lr_decay: float = 1.0,
 ) -> str:
     """Train once and return the lines to print; see `studies.freeze.question.FreezeQuestion` for most of the arguments.
 
@@ -60,6 +68,8 @@ def run_training(
             its own run; of the other arguments only `trust` counts.
         every_n_steps: Optimizer steps between two samples of the block statistics.
         maps: Epochs between two sets of maps, `off`, or None for what 3 % of the time allow.
+        strategy: How frozen blocks come to train; the arguments after it are those of `strategies.stages_of`.
+        lr_decay: Factor of the learning rate from each block to the one before it; 1 is the same rate everywhere.
 
     Raises:
         InputError: Something in the input cannot work; nothing has been trained.
@@ -67,18 +77,34 @@ def run_training(
     """
     if resume is not None:
         return _resume(find_interrupted(resume, trust=trust), tracking)
-    check_positive(epochs=epochs, batch=batch)
+    check_positive(epochs=epochs, epochs1=epochs1, epochs2=epochs2, batch=batch)
     check_every_n_steps(every_n_steps)
     check_arguments({"lr0": lr0, "warmup_epochs": warmup_epochs, "seed": seed})
+    check_second_stage(lr02=lr02, warmup_epochs2=warmup_epochs2)
     found = read_model(model, trust=trust)
     frozen = parse_freeze(freeze, found.blocks)
     if len(frozen) > 2:
         raise ArgumentError(f"freeze={freeze} names several configurations. Use one, or the command freeze-ablation.")
+    if strategy == "gradual" and not frozen[-1].blocks:
+        raise ArgumentError(
+            f"strategy=gradual has nothing to unfreeze with freeze={freeze}. Use for example freeze=10."
+        )
     plan = Plan(
         model=found.source,
         data=data,
         task=found.task,
-        stages=(Stage(epochs, frozen[-1].blocks, lr0, warmup_epochs),),
+        stages=stages_of(
+            strategy,
+            epochs=epochs,
+            freeze=frozen[-1].blocks,
+            lr0=lr0,
+            warmup_epochs=warmup_epochs,
+            epochs1=epochs1,
+            epochs2=epochs2,
+            lr02=lr02,
+            warmup_epochs2=warmup_epochs2,
+            unfreeze_every=unfreeze_every,
+        ),
         seed=seed,
         imgsz=default_imgsz(data) if imgsz is None else check_imgsz(imgsz),
         batch=batch,
@@ -88,6 +114,7 @@ def run_training(
         every_n_steps=every_n_steps,
         maps=check_interval(maps),
         arguments=check_arguments(arguments),
+        lr_decay=check_lr_decay(lr_decay),
     )
     load_dataset(data, task=found.task)
     directory = new_directory(output, "train")
@@ -97,7 +124,7 @@ def run_training(
     name = tracking.run_name or (None if tracking.run_id else directory.name)
     job = {
         "plan": plan.to_json(),
-        "params": {"freeze": frozen[-1].param, "seed": seed, "lr0": lr0},
+        "params": {"freeze": frozen[-1].param, "seed": seed, "lr0": lr0, **schedule_params(strategy, plan)},
         "shared": str(directory),
         "keep_active": keep_active(),
         "log_models": True,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow_yolo.blocks import read_blocks
 from mlflow_yolo.datasets.dataset import Dataset, load_dataset
@@ -21,7 +21,11 @@ from mlflow_yolo.training.plan import Plan, Stage, default_arguments
 from mlflow_yolo.training.subset import train_subset
 from mlflow_yolo.training.trainers import trainer_of
 
+if TYPE_CHECKING:
+    from ultralytics import YOLO
+
 Report = Callable[[dict[str, Any]], None]
+AfterBatch = Callable[[], None]
 
 
 def train(
@@ -33,6 +37,7 @@ def train(
     report: Report,
     earlier: EarlierAttempts | None = None,
     log_models: bool = False,
+    after_batch: AfterBatch | None = None,
 ) -> dict[str, Any]:
     """Train a plan, log everything into `run` and return what a study needs to compare it, as JSON-able data.
 
@@ -44,11 +49,15 @@ def train(
         report: Called after every epoch with `epoch`, `epochs` and the headline metric.
         earlier: What was logged before an interruption; given, the training goes on from its last checkpoint.
         log_models: Whether the best checkpoint is also logged as a model that can be registered.
+        after_batch: Called after every batch of the training and of its validations. It may wait, and what it raises
+            ends the training.
     """
     dataset = load_dataset(plan.data, task=plan.task)
     log_dataset(run, dataset, context="training")
     dataset = localise(dataset, directory)
-    callbacks = _train_stages(plan, dataset, run=run, directory=directory, report=report, earlier=earlier)
+    callbacks = _train_stages(
+        plan, dataset, run=run, directory=directory, report=report, earlier=earlier, after_batch=after_batch
+    )
     weights = callbacks.save_dir / "weights" / "best.pt"
 
     def measured_on(data: Dataset, split: str) -> results.Measurement:
@@ -97,6 +106,7 @@ def _train_stages(
     directory: Path,
     report: Report,
     earlier: EarlierAttempts | None,
+    after_batch: AfterBatch | None,
 ) -> TrainingCallbacks:
     """Train every stage from the best weights of the one before; return the callbacks of the last.
 
@@ -123,20 +133,31 @@ def _train_stages(
         )
         save_dir = directory / "train" if last else directory / f"stage{number}"
         if earlier is None:
-            _train_stage(plan, stage, dataset, source=source, save_dir=save_dir, callbacks=callbacks)
+            network = _watched(source, callbacks, after_batch, task=dataset.task)
+            _train_stage(network, plan, stage, dataset, save_dir=save_dir)
         else:
-            _resume_stage(plan, save_dir / "weights" / "last.pt", callbacks=callbacks)
+            network = _watched(str(save_dir / "weights" / "last.pt"), callbacks, after_batch)
+            # Everything but the device is as the checkpoint says.
+            network.train(trainer=trainer_of(network, plan, stage), resume=True, device=plan.device)
         source, done, previous = str(save_dir / "weights" / "best.pt"), done + stage.epochs, callbacks
     return callbacks
 
 
-def _train_stage(
-    plan: Plan, stage: Stage, dataset: Dataset, *, source: str, save_dir: Path, callbacks: TrainingCallbacks
-) -> None:
-    network = checkpoint.load(source, task=dataset.task)
+def _watched(
+    source: str, callbacks: TrainingCallbacks, after_batch: AfterBatch | None, *, task: str | None = None
+) -> "YOLO":
+    """Return a model that is ready to be trained, with everything that follows its training."""
+    network = checkpoint.load(source, task=task)
     attach(network, callbacks)
+    if after_batch is not None:
+        for event in ("on_train_batch_end", "on_val_batch_end"):
+            network.add_callback(event, lambda _: after_batch())
+    return network
+
+
+def _train_stage(network: "YOLO", plan: Plan, stage: Stage, dataset: Dataset, *, save_dir: Path) -> None:
     network.train(
-        trainer=trainer_of(network, plan),
+        trainer=trainer_of(network, plan, stage),
         data=str(dataset.yaml),
         epochs=stage.epochs,
         freeze=list(stage.freeze),
@@ -151,13 +172,6 @@ def _train_stage(
         exist_ok=True,
         **default_arguments(dataset) | dict(plan.arguments),
     )
-
-
-def _resume_stage(plan: Plan, last: Path, *, callbacks: TrainingCallbacks) -> None:
-    """Train on from a checkpoint; everything but the device is as the checkpoint says."""
-    network = checkpoint.load(str(last))
-    attach(network, callbacks)
-    network.train(trainer=trainer_of(network, plan), resume=True, device=plan.device)
 
 
 def _speed_of_learning(callbacks: TrainingCallbacks, final: FinalValues) -> dict[str, float]:

@@ -26,7 +26,7 @@ from mlflow_yolo.figures.encode import png_bytes
 from mlflow_yolo.models.arguments import check_positive, parse_arguments
 from mlflow_yolo.models.data import default_imgsz
 from mlflow_yolo.studies.driver import settle, train_pending
-from mlflow_yolo.studies.freeze.ablation import open_parent
+from mlflow_yolo.studies.parent import open_parent
 from mlflow_yolo.studies.freeze.analysis import Child
 from mlflow_yolo.studies.freeze.question import CheckedQuestion, FreezeQuestion, check_question
 from mlflow_yolo.studies.study import Study, Trial, default_name, open_study

@@ -126,7 +126,7 @@ class Watcher:
     def note(self, trial: Trial, text: str) -> None:
         self.told.append((trial.key, text))
 
-    def ended(self, trial: Trial, *, error: str | None) -> None:
+    def ended(self, trial: Trial, *, error: str | None, how: str = "finished") -> None:
         self.told.append((trial.key, "ended", error))
 
 

@@ -1,19 +1,16 @@
 """What the terminal shows while a study runs: lines where it is a file, one bar where it is a terminal."""
 
-from pathlib import Path
-
 import pytest
 
 from mlflow_yolo.studies import progress
 from mlflow_yolo.studies.progress import Progress
-from mlflow_yolo.studies.study import Study, Trial
+from mlflow_yolo.studies.study import Trial
 
 TRIALS = [Trial(f"t{n}", f"freeze={n} seed=0", {}, {}) for n in (0, 10)]
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Study:
-    return Study(tmp_path, "cells", "uid", {}, 1, TRIALS)
+def shown(n_finished: int = 0) -> Progress:
+    return Progress("cells", n_trials=len(TRIALS), n_finished=n_finished, n_epochs=3)
 
 
 def values(epoch: int) -> dict[str, object]:
@@ -21,13 +18,13 @@ def values(epoch: int) -> dict[str, object]:
 
 
 def test_each_end_is_one_line_and_nothing_goes_to_standard_output(
-    study: Study, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with Progress(study, n_epochs=3) as shown:
-        shown.epoch(TRIALS[0], values(1))
-        shown.ended(TRIALS[0], error=None)
-        shown.note(TRIALS[1], "2 records wait")
-        shown.ended(TRIALS[1], error="no disk")
+    with shown() as bar:
+        bar.epoch(TRIALS[0], values(1))
+        bar.ended(TRIALS[0], error=None)
+        bar.note(TRIALS[1], "2 records wait")
+        bar.ended(TRIALS[1], error="no disk")
 
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -39,13 +36,10 @@ def test_each_end_is_one_line_and_nothing_goes_to_standard_output(
 
 
 def test_a_resumed_study_says_what_is_finished_already(
-    study: Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "t0" / "attempt-1").mkdir(parents=True)
-    (tmp_path / "t0" / "attempt-1" / "result.json").write_text('{"status": "finished"}')
-
-    with Progress(study, n_epochs=3) as shown:
-        shown.ended(TRIALS[1], error=None)
+    with shown(n_finished=1) as bar:
+        bar.ended(TRIALS[1], error=None)
 
     assert capsys.readouterr().err.splitlines() == [
         "cells: 1 of 2 trainings are finished already",
@@ -53,7 +47,7 @@ def test_a_resumed_study_says_what_is_finished_already(
     ]
 
 
-def test_the_bar_counts_every_epoch_once_however_a_training_ends(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_counts_every_epoch_once_however_a_training_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[int] = []
 
     class Bar(progress.tqdm):  # type: ignore[type-arg]
@@ -61,12 +55,12 @@ def test_the_bar_counts_every_epoch_once_however_a_training_ends(study: Study, m
             counted.append(int(n or 0))
 
     monkeypatch.setattr(progress, "tqdm", Bar)
-    with Progress(study, n_epochs=3) as shown:
+    with shown() as bar:
         for epoch in (1, 2, 3):
-            shown.epoch(TRIALS[0], values(epoch))
-        shown.ended(TRIALS[0], error=None)
-        shown.epoch(TRIALS[1], values(1))  # stopped early
-        shown.ended(TRIALS[1], error=None)
+            bar.epoch(TRIALS[0], values(epoch))
+        bar.ended(TRIALS[0], error=None)
+        bar.epoch(TRIALS[1], values(1))  # stopped early
+        bar.ended(TRIALS[1], error=None)
 
     assert sum(counted) == 6
     assert min(counted) >= 0

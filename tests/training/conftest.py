@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
+from ultralytics import YOLO
 
 from mlflow_yolo.training.plan import Plan, Stage
+from tests.training.rate_trainers import train_small
 
 
 @pytest.fixture
@@ -33,6 +36,16 @@ def small_plan(small_data: Path, small_model: Path) -> Plan:
         optimizer="AdamW",
         arguments={"workers": 0, "nbs": 4, "plots": False},
     )
+
+
+@pytest.fixture(scope="session")
+def start(small_model: Path, small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the small model as a checkpoint; the small data have been read once, which draws random numbers."""
+    folder = tmp_path_factory.mktemp("start")
+    train_small(small_model, small_data, folder / "read", None, epochs=1)
+    torch.manual_seed(0)
+    YOLO(str(small_model), verbose=False).save(folder / "start.pt")
+    return folder / "start.pt"
 
 
 @pytest.fixture

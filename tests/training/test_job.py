@@ -1,5 +1,6 @@
 """How a training ends is what its run, its result file and its exit code say, all three alike."""
 
+import errno
 import json
 import socket
 import time
@@ -123,6 +124,78 @@ def test_a_dead_server_delays_nothing_and_loses_nothing(
     run = only_run(client)
     assert run.info.status == "FINISHED"
     assert "final/mAP50-95" in run.data.metrics
+
+
+def test_work_of_another_kind_is_told_by_its_result(
+    job_of: JobOf, small_plan: Plan, client: MlflowClient, tmp_path: Path
+) -> None:
+    def work(run: Any, report: Any) -> dict[str, Any]:
+        run.log_metrics({"answer": 42})
+        report({"epoch": 1})
+        return {"answer": 42}
+
+    reports: list[dict[str, Any]] = []
+    code = run_job(job_of(small_plan), directory=tmp_path / "child", report=reports.append, work=work)
+
+    run, result = only_run(client), read_json(tmp_path / "child" / "result.json")
+    assert (code, run.info.status, run.data.metrics["answer"], reports) == (0, "FINISHED", 42, [{"epoch": 1}])
+    assert result == {
+        "status": "finished",
+        "uid": run.data.tags["mlflow_yolo.uid"],
+        "params": {"freeze": 2, "seed": 1},
+        "answer": 42,
+    }
+
+
+def test_work_that_was_given_up_is_killed_with_a_result(
+    job_of: JobOf, small_plan: Plan, client: MlflowClient, tmp_path: Path
+) -> None:
+    def work(run: Any, report: Any) -> dict[str, Any]:
+        return {"status": "pruned", "values": {"size_mb": 2.0}}
+
+    code = run_job(job_of(small_plan), directory=tmp_path / "child", report=print, work=work)
+
+    run, result = only_run(client), read_json(tmp_path / "child" / "result.json")
+    assert (code, run.info.status, run.data.tags["mlflow_yolo.state"]) == (0, "KILLED", "pruned")
+    assert (result["status"], result["values"]) == ("pruned", {"size_mb": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("error", "retry"),
+    [
+        (MemoryError("3 GiB"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (ValueError("bad"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_shortage_may_be_tried_again_and_nothing_else(
+    error: Exception, retry: bool, job_of: JobOf, small_plan: Plan, client: MlflowClient, tmp_path: Path
+) -> None:
+    def work(run: Any, report: Any) -> dict[str, Any]:
+        raise error
+
+    reports: list[dict[str, Any]] = []
+    code = run_job(job_of(small_plan), directory=tmp_path / "child", report=reports.append, work=work)
+
+    result = read_json(tmp_path / "child" / "result.json")
+    assert (code, only_run(client).info.status, result["status"]) == (1, "FAILED", "failed")
+    assert result["error"] == f"{type(error).__name__}: {error}"
+    assert result.get("retry", False) is retry
+    assert reports == [{name: result[name] for name in ("error", "retry") if name in result}]
+
+
+def test_a_result_that_cannot_be_written_is_no_result_and_the_reason_is_said(
+    job_of: JobOf, small_plan: Plan, client: MlflowClient, tmp_path: Path
+) -> None:
+    (tmp_path / "child" / "result.json" / "in the way").mkdir(parents=True)
+    reports: list[dict[str, Any]] = []
+
+    code = run_job(job_of(small_plan), directory=tmp_path / "child", report=reports.append, work=lambda *_: {})
+
+    assert (code, only_run(client).info.status) == (1, "FAILED")
+    assert "Is a directory" in reports[0]["error"]
+    assert [file.name for file in (tmp_path / "child").glob(".result.json*")] == []
 
 
 def test_json_is_there_whole_or_not_at_all(tmp_path: Path) -> None:

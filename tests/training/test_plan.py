@@ -26,6 +26,22 @@ def test_a_plan_survives_json() -> None:
     assert Plan.from_json(json.loads(json.dumps(PLAN.to_json()))) == PLAN
 
 
+def test_a_plan_that_unfreezes_survives_json_with_its_types() -> None:
+    stage = Stage(9, (0, 1, 2), 0.01, 0.5, unfreeze=((3, (2,)), (6, (0, 1))), ramp_epochs=2.0)
+    plan = replace(PLAN, stages=(stage,), lr_decay=0.9)
+
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_a_job_written_before_blocks_could_unfreeze_is_still_read() -> None:
+    written = json.loads(json.dumps(PLAN.to_json()))
+    del written["lr_decay"]
+    for stage in written["stages"]:
+        del stage["unfreeze"], stage["ramp_epochs"]
+
+    assert Plan.from_json(written) == PLAN
+
+
 def test_epochs_are_those_of_all_stages() -> None:
     assert PLAN.epochs == 5
 

@@ -91,10 +91,21 @@ def test_a_folder_that_is_no_training_is_named(tmp_path: Path) -> None:
 
 
 def test_a_training_without_a_finished_epoch_cannot_go_on(tmp_path: Path) -> None:
-    write_json(tmp_path / "job.json", {})
+    write_json(tmp_path / "job.json", {"plan": {"stages": [{}]}})
 
     with pytest.raises(ArgumentError, match="ended before its first epoch"):
         find_interrupted(str(tmp_path))
+
+
+@pytest.mark.parametrize("weights", ["stage1/weights/last.pt", "train/weights/last.pt"])
+def test_a_training_in_two_stages_cannot_go_on(tmp_path: Path, weights: str) -> None:
+    write_json(tmp_path / "job.json", {"plan": {"stages": [{}, {}]}})
+    last = tmp_path / weights
+    last.parent.mkdir(parents=True)
+    last.touch()
+
+    with pytest.raises(ArgumentError, match=r"two stages.*Start a new training"):
+        find_interrupted(str(last))
 
 
 def test_a_job_file_holds_no_password(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
@@ -97,6 +98,12 @@ def test_a_run_that_mlflow_run_opened_is_adopted_and_left_open(
         ({"arguments": {"mosiac": 1}}, "mosiac"),
         ({"lr0": -1.0}, "lr0"),
         ({"seed": -1}, "seed=-1"),
+        ({"strategy": "three"}, "strategy=three"),
+        ({"strategy": "gradual"}, "epochs=1"),
+        ({"strategy": "gradual", "freeze": "0", "epochs": 4}, "nothing to unfreeze with freeze=0"),
+        ({"strategy": "two_stage", "epochs1": 0}, "epochs1=0"),
+        ({"strategy": "two_stage", "lr02": -1.0}, "lr02"),
+        ({"lr_decay": 2.0}, "lr_decay=2"),
     ],
 )
 def test_what_cannot_work_is_named_and_nothing_is_written(
@@ -143,6 +150,39 @@ def test_what_is_asked_of_the_statistics_is_what_is_planned(
         train(statistics="all", every_n_steps=7, maps="off")
 
     assert [(plan.statistics, plan.every_n_steps, plan.maps) for plan in planned] == [("all", 7, 0)]
+
+
+@pytest.mark.slow
+def test_a_gradual_training_with_rates_by_block_says_so_and_logs_as_many_rates_as_any(
+    train: Callable[..., str], client: MlflowClient, tmp_path: Path
+) -> None:
+    slow = {"strategy": "gradual", "freeze": "3", "epochs": 3, "lr_decay": 0.9}
+    train(**slow, arguments={"workers": 0, "plots": False, "nbs": 4}, statistics="default", every_n_steps=1)
+
+    (run,) = client.search_runs(["0"])
+    expected = {"freeze": "3", "lr0": "0.01", "strategy": "gradual", "lr_decay": "0.9", "unfreeze_every": "1"}
+    assert run.data.params.items() >= expected.items()
+    assert run.info.status == "FINISHED"
+    assert not {tag for tag in run.data.tags if tag == "mlflow_yolo.statistics"}  # no statistic has failed
+    assert {key for key in run.data.metrics if key.startswith("lr/")} == {"lr/pg0", "lr/pg1", "lr/pg2"}
+    rates = [point.value for point in client.get_metric_history(run.info.run_id, "lr/pg0")]
+    assert rates == pytest.approx([0.01 * ((1 - epoch / 3) * 0.99 + 0.01) for epoch in range(3)])
+    (file,) = (tmp_path / "runs").rglob("layers.parquet")
+    rows = pd.read_parquet(file)
+    updates = rows[(rows["kind"] == "gradients") & (rows["statistic"] == "l2") & (rows["block"] >= 0)]
+    first = {epoch: set(range(3)) & set(own["block"]) for epoch, own in updates.groupby("epoch")}
+    assert first == {1: set(), 2: {1, 2}, 3: {0, 1, 2}}
+
+
+@pytest.mark.slow
+def test_two_stages_are_one_run(train: Callable[..., str], client: MlflowClient) -> None:
+    train(strategy="two_stage", epochs1=1, epochs2=2, lr02=0.002)
+
+    (run,) = client.search_runs(["0"])
+    found = run.data.params
+    assert (found["strategy"], found["freeze"], found["lr0"], found["lr02"]) == ("two_stage", "2", "0.01", "0.002")
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "lr/pg0")] == [1, 2, 3]
+    assert client.get_metric_history(run.info.run_id, "lr/pg0")[1].value == pytest.approx(0.002)
 
 
 def test_two_trainings_in_the_same_second_do_not_meet(

@@ -5,22 +5,26 @@ done anew (a training begun again from its seed gives the same weights, one cont
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_yolo import keys
 from mlflow_yolo.studies.driver import settle, train_pending
 from mlflow_yolo.studies.freeze import report
+from mlflow_yolo.studies.freeze.advice import check_source, log_advice
 from mlflow_yolo.studies.freeze.analysis import Child, FreezeAnalysis, analyse
 from mlflow_yolo.studies.freeze.figures import draw
+from mlflow_yolo.studies.freeze.hint import read_hint
 from mlflow_yolo.studies.freeze.question import CheckedQuestion, FreezeQuestion, check_question
+from mlflow_yolo.studies.parent import open_parent, point_to_parent
 from mlflow_yolo.studies.study import Study, default_name, open_study
 from mlflow_yolo.tracking.delivery.journal import journal_path
 from mlflow_yolo.tracking.delivery.replay import closing_status, replay
 from mlflow_yolo.tracking.delivery.run_file import read_run_file
 from mlflow_yolo.tracking.events.command_run import log_dataset
 from mlflow_yolo.tracking.links import Links, study_links, ui_address
-from mlflow_yolo.tracking.run import TrackedRun, open_run
+from mlflow_yolo.tracking.run import TrackedRun
 from mlflow_yolo.tracking.stores.addresses import without_password
 from mlflow_yolo.tracking.stores.store import prepare_store
 from mlflow_yolo.tracking.stores.target import Target
@@ -43,7 +47,14 @@ class Outcome:
 
 
 def run_freeze_ablation(
-    question: FreezeQuestion, *, tracking: Target, workers: int, study: str | None, output: Path
+    question: FreezeQuestion,
+    *,
+    tracking: Target,
+    workers: int,
+    study: str | None,
+    output: Path,
+    advice: bool = True,
+    source: str | None = None,
 ) -> Outcome:
     """Run or resume a freeze ablation and return its outcome.
 
@@ -53,11 +64,15 @@ def run_freeze_ablation(
         workers: Trainings at once.
         study: Its name; None derives one from the question, so that the same command resumes.
         output: The folder of all studies.
+        advice: Ask the freeze advisor before the trainings, and hold it against them afterwards.
+        source: What the model was trained on, which makes the advice better; see `advice.check_source`.
 
     Raises:
         InputError: Something in the question, the store or the folder cannot work; nothing has been trained.
     """
     checked = check_question(question)
+    if source:
+        check_source(source, checked.model)
     config = {
         "tracking_uri": without_password(tracking.tracking_uri),
         "experiment": tracking.place_name,
@@ -70,16 +85,27 @@ def run_freeze_ablation(
         settle(opened, tracking)
         if closing_status(journal_path(opened.directory)) == "FINISHED" and not opened.pending():
             return _show_again(opened, checked, tracking)
-        return _run(opened, checked, tracking, workers)
+
+        def ask(parent: TrackedRun) -> None:
+            plan = Plan.from_json(checked.trials[0].plan)
+            log_advice(parent, opened.directory, plan, source=source, threads=opened.threads)
+
+        return _run(opened, checked, tracking, workers, before=ask if advice else lambda _parent: None)
 
 
-def _run(study: Study, question: CheckedQuestion, target: Target, workers: int) -> Outcome:
-    """Run what is missing under the parent run, and put together what all children show."""
+def _run(
+    study: Study, question: CheckedQuestion, target: Target, workers: int, *, before: Callable[[TrackedRun], None]
+) -> Outcome:
+    """Run what is missing under the parent run, and put together what all children show.
+
+    `before` is called with the open parent run before anything is trained.
+    """
     parent = open_parent(study, target)
     n_failed, links = 0, None
     try:
         parent.log_params(_params(question))
         log_dataset(parent, question.dataset, context="training")
+        before(parent)
         n_epochs = Plan.from_json(question.trials[0].plan).epochs
         n_failed = train_pending(
             study, question.dataset, n_epochs=n_epochs, parent=parent, target=target, workers=workers
@@ -103,7 +129,7 @@ def _run(study: Study, question: CheckedQuestion, target: Target, workers: int) 
 
 def _show_again(study: Study, question: CheckedQuestion, target: Target) -> Outcome:
     """Return the outcome of a study that is finished and logged; nothing of it is logged twice."""
-    _point_to_parent(study, target)
+    point_to_parent(study, target)
     analysis = analyse(_children(study, question))
     links = _links(study, analysis, target) if analysis else None
     n_pending = replay(study.directory).n_pending
@@ -111,33 +137,12 @@ def _show_again(study: Study, question: CheckedQuestion, target: Target) -> Outc
     return Outcome(analysis, text, 0)
 
 
-def open_parent(study: Study, target: Target) -> TrackedRun:
-    """Return the study's parent run: the one it was started with, or the run that `mlflow run` has just opened."""
-    known = _point_to_parent(study, target)
-    return open_run(
-        study.directory,
-        **target.place,
-        uid=study.uid,
-        run_id=None if known else target.run_id,
-        name=target.run_name or study.name,
-        study=study.name,
-    )
-
-
-def _point_to_parent(study: Study, target: Target) -> str | None:
-    """Return the parent run's id where it is known; tag a later run of `mlflow run` as a pointer to it."""
-    earlier = read_run_file(study.directory)
-    known = earlier.run_id if earlier and earlier.uid == study.uid else None
-    if target.run_id and known and known != target.run_id:
-        pointer = open_run(study.directory / "pointers" / target.run_id, **target.place, run_id=target.run_id)
-        pointer.set_tags({keys.TAG_CONTINUES: known, keys.TAG_STUDY: study.name})
-        pointer.close()
-    return known
-
-
 def _params(question: CheckedQuestion) -> dict[str, object]:
     """Return the params of the parent run, as they were given: under `mlflow run` it holds the same already."""
-    names = ("data", "model", "freeze", "seeds", "strategy", "epochs", "imgsz", "batch", "optimizer", "lr0")
+    names = (
+        *("data", "model", "freeze", "seeds", "strategy", "epochs", "imgsz", "batch", "optimizer", "lr0"),
+        *("unfreeze_every", "lr_decay"),
+    )
     values = {name: getattr(question.given, name) for name in names}
     return {name: "auto" if value is None else value for name, value in values.items()}
 
@@ -154,12 +159,13 @@ def _log_analysis(
 ) -> None:
     """Log the table, the figures, the report and the note into the parent run."""
     pictures = draw(analysis, study.directory, question.dataset.root)
+    hint = read_hint(study.directory, analysis)
     for picture in pictures:
         parent.log_file(picture.file, "figures")
     parent.log_text(report.csv(analysis), "table.csv")
-    parent.log_text(report.html(analysis, pictures, _facts(question)), "report.html")
-    parent.set_tags({keys.TAG_NOTE: report.note(analysis, links)})
-    parent.log_metrics(report.metrics(analysis))
+    parent.log_text(report.html(analysis, pictures, _facts(question), hint), "report.html")
+    parent.set_tags({keys.TAG_NOTE: report.note(analysis, links, hint)})
+    parent.log_metrics(report.metrics(analysis) | (hint.correlation.metrics if hint else {}))
 
 
 def _facts(question: CheckedQuestion) -> dict[str, object]:
@@ -190,7 +196,8 @@ def _text(
     study: Study, analysis: FreezeAnalysis | None, *, n_failed: int, n_pending: int, links: Links | None, uri: str
 ) -> str:
     """Return what the terminal shows at the end."""
-    lines = [report.terminal_text(analysis) if analysis else "No configuration has a result for every seed."]
+    hint = read_hint(study.directory, analysis) if analysis else None
+    lines = [report.terminal_text(analysis, hint) if analysis else "No configuration has a result for every seed."]
     if links:
         address, command = ui_address(uri)
         lines += ["", f"See it: {command}" if command else "See it:"]

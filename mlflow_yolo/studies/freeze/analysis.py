@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from mlflow_yolo.blocks import Freeze
-from mlflow_yolo.detection.bootstrap import Difference, bootstrap_map, bootstrap_mean
-from mlflow_yolo.detection.samples import Sample, load_samples
+from mlflow_yolo.detection.bootstrap import Difference
 from mlflow_yolo.statistics.comparison import TestResult, Verdict, compare, mean_interval, paired_t
+from mlflow_yolo.studies.measured import Measured, bootstrap_images
 
 
 @dataclass(frozen=True)
-class Child:
+class Child(Measured):
     """One finished training of a study.
 
     Attributes:
@@ -29,24 +29,6 @@ class Child:
     seed: int
     directory: Path
     result: Mapping[str, Any]
-
-    def value(self, split: str, name: str) -> float:
-        """Return one value of a split, NaN where it was not measured."""
-        return float(self.result["measured"][split]["values"].get(name, math.nan))
-
-    def samples(self, split: str) -> list[Sample]:
-        """Return the predictions on a split; empty for classification and rotated boxes."""
-        path = self._predictions(split)
-        with np.load(path) as file:
-            return [] if "labels" in file.files else load_samples(path)
-
-    def labels(self, split: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """Return (N, 2) true and predicted classes on a split; (0, 2) where the task has none."""
-        with np.load(self._predictions(split)) as file:
-            return np.asarray(file["labels"]) if "labels" in file.files else np.zeros((0, 2), dtype=np.int64)
-
-    def _predictions(self, split: str) -> Path:
-        return self.directory / str(self.result["predictions"][split])
 
 
 @dataclass(frozen=True)
@@ -125,11 +107,10 @@ def analyse(children: Sequence[Child], *, n_resamples: int = 1000) -> FreezeAnal
     if not groups:
         return None
     first = next(iter(groups.values()))[0]
-    split = "test" if "test" in first.result["measured"] else "val"
-    metric = "top1" if first.result["task"] == "classify" else "mAP50-95"
+    split, metric = first.split, first.headline
     scores = {word: [child.value(split, metric) for child in group] for word, group in groups.items()}
     tests = {word: paired_t(values, scores["0"]) for word, values in scores.items() if word != "0"}
-    images = _bootstrap(groups, split, n_classes=len(first.result["names"]), n_resamples=n_resamples)
+    images = bootstrap_images(groups, split, baseline="0", metric=metric, n_resamples=n_resamples)
     verdicts = compare(tests, images or None) if tests else {}
     rows = []
     for word, group in groups.items():
@@ -138,7 +119,7 @@ def analyse(children: Sequence[Child], *, n_resamples: int = 1000) -> FreezeAnal
     return FreezeAnalysis(
         metric=metric,
         split=split,
-        n_images=int(first.result["measured"][split]["n_images"]),
+        n_images=first.n_images(split),
         n_resamples=n_resamples if images else 0,
         task=str(first.result["task"]),
         names=list(first.result["names"]),
@@ -156,21 +137,3 @@ def _paired(children: Sequence[Child]) -> dict[str, list[Child]]:
         return {}
     common = [seed for seed in present["0"] if all(seed in group for group in present.values())]
     return {word: [group[seed] for seed in sorted(common)] for word, group in present.items()} if common else {}
-
-
-def _bootstrap(
-    groups: Mapping[str, Sequence[Child]], split: str, *, n_classes: int, n_resamples: int
-) -> dict[str, Difference]:
-    """Return the paired bootstrap of every configuration; empty without predictions or with only a baseline."""
-    if len(groups) < 2:
-        return {}
-    if len(groups["0"][0].labels(split)):
-        hits = {
-            word: [(labels[:, 0] == labels[:, 1]).astype(float) for labels in (c.labels(split) for c in group)]
-            for word, group in groups.items()
-        }
-        return bootstrap_mean(hits, baseline="0", n_resamples=n_resamples)
-    samples = {word: [child.samples(split) for child in group] for word, group in groups.items()}
-    if not samples["0"][0] or not any(len(sample.gt_boxes) for sample in samples["0"][0]):
-        return {}
-    return bootstrap_map(samples, baseline="0", n_classes=n_classes, n_resamples=n_resamples)

@@ -20,8 +20,13 @@ from mlflow_yolo.models.data import default_imgsz
 from mlflow_yolo.studies.study import Trial
 from mlflow_yolo.tracking.maps.schedule import check_interval
 from mlflow_yolo.training.plan import Plan, Stage
-
-STRATEGIES = ("single", "two_stage")
+from mlflow_yolo.training.strategies import (
+    check_lr_decay,
+    check_second_stage,
+    check_strategy,
+    schedule_params,
+    stages_of,
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class FreezeQuestion:
         model: A checkpoint, a yaml or a name.
         freeze: Comma-separated depths and words.
         seeds: Comma-separated whole numbers; the outer loop.
-        strategy: `single`, or `two_stage`: frozen first, then everything trains from the first stage's best.
+        strategy: `single`: what is frozen stays so. `two_stage`: then everything trains, from the first stage's best.
+            `gradual`: groups of blocks begin to train one after the other, the deepest first.
         epochs: Epochs of a single stage.
         epochs1: Epochs of stage 1 (two_stage); None takes a third of `epochs`, at least one.
         epochs2: Epochs of stage 2 (two_stage); None takes the rest of `epochs`, at least one.
@@ -50,6 +56,8 @@ class FreezeQuestion:
         maps: Epochs between two sets of maps of where the model looks; `off`, or None for what 3 % of the time allow.
         trust: Load a checkpoint that names foreign classes.
         arguments: Further Ultralytics arguments.
+        unfreeze_every: Epochs between two groups (gradual); None takes a quarter of `epochs`, at least one.
+        lr_decay: Factor of the learning rate from each block to the one before it; 1 is the same rate everywhere.
     """
 
     data: str
@@ -73,6 +81,8 @@ class FreezeQuestion:
     maps: int | str | None = None
     trust: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    unfreeze_every: int | None = None
+    lr_decay: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -104,8 +114,7 @@ def check_question(question: FreezeQuestion) -> CheckedQuestion:
     Raises:
         InputError: The first thing in it that cannot work, with its remedy.
     """
-    if question.strategy not in STRATEGIES:
-        raise ArgumentError(f"strategy={question.strategy} does not exist. Use {' or '.join(STRATEGIES)}.")
+    check_strategy(question.strategy)
     check_positive(epochs=question.epochs, epochs1=question.epochs1, epochs2=question.epochs2, batch=question.batch)
     check_every_n_steps(question.every_n_steps)
     maps = check_interval(question.maps)
@@ -114,7 +123,8 @@ def check_question(question: FreezeQuestion) -> CheckedQuestion:
     device = check_device(question.device)
     arguments = check_arguments(question.arguments)
     check_arguments({"lr0": question.lr0, "warmup_epochs": question.warmup_epochs})
-    _check_second_stage(question)
+    check_second_stage(lr02=question.lr02, warmup_epochs2=question.warmup_epochs2)
+    lr_decay = check_lr_decay(question.lr_decay)
     seeds = parse_seeds(question.seeds)
     model = read_model(question.model, trust=question.trust)
     freezes = parse_freeze(question.freeze, model.blocks)
@@ -136,6 +146,7 @@ def check_question(question: FreezeQuestion) -> CheckedQuestion:
             every_n_steps=question.every_n_steps,
             maps=maps,
             arguments=arguments,
+            lr_decay=lr_decay,
         )
 
     trials = tuple(
@@ -147,37 +158,32 @@ def check_question(question: FreezeQuestion) -> CheckedQuestion:
                 **({} if freeze.depth is not None else {"n_frozen_blocks": len(freeze.blocks)}),
                 "seed": seed,
                 "lr0": question.lr0,
-                "strategy": question.strategy,
+                **schedule_params(question.strategy, planned),
             },
-            plan=plan(freeze, seed).to_json(),
+            plan=planned.to_json(),
         )
         for seed in seeds
         for freeze in freezes
+        for planned in (plan(freeze, seed),)
     )
     config = _config(question, dataset, model, freezes, trials)
     return CheckedQuestion(question, dataset, model, freezes, seeds, trials, config)
 
 
 def _stages(question: FreezeQuestion, freeze: Freeze) -> tuple[Stage, ...]:
-    """Return the stages of one configuration; the baseline gets the same stages, with nothing frozen in either."""
-    if question.strategy == "single":
-        return (Stage(question.epochs, freeze.blocks, question.lr0, question.warmup_epochs),)
-    first = question.epochs1 or max(1, question.epochs // 3)
-    second = question.epochs2 or max(1, question.epochs - first)
-    return (
-        Stage(first, freeze.blocks, question.lr0, question.warmup_epochs),
-        Stage(second, (), question.lr02 or question.lr0 / 10, question.warmup_epochs2),
+    """Return the stages of one configuration; the baseline gets the same stages, with nothing frozen in any."""
+    return stages_of(
+        question.strategy,
+        epochs=question.epochs,
+        freeze=freeze.blocks,
+        lr0=question.lr0,
+        warmup_epochs=question.warmup_epochs,
+        epochs1=question.epochs1,
+        epochs2=question.epochs2,
+        lr02=question.lr02,
+        warmup_epochs2=question.warmup_epochs2,
+        unfreeze_every=question.unfreeze_every,
     )
-
-
-def _check_second_stage(question: FreezeQuestion) -> None:
-    """Hold the second stage's values to the bounds of the first's, and name them as the user does."""
-    second = (("lr02", "lr0", question.lr02), ("warmup_epochs2", "warmup_epochs", question.warmup_epochs2))
-    for own_name, name, value in second:
-        try:
-            check_arguments({} if value is None else {name: value})
-        except ArgumentError as error:
-            raise ArgumentError(str(error).replace(name, own_name)) from error
 
 
 def _check_task(model: Model, dataset: Dataset) -> None:
@@ -200,6 +206,7 @@ def _config(
         "model": model.sha256[:16] or model.source,
         "dataset": dataset.fingerprint,
         "strategy": question.strategy,
+        "unfreeze_every": question.unfreeze_every,
         "stages": stages,
         "freeze": [freeze.word for freeze in freezes],
         "seeds": list({trial.params["seed"]: None for trial in trials}),

@@ -7,9 +7,12 @@ from statistics import fmean
 import pandas as pd
 
 from mlflow_yolo.figures import html as page
+from mlflow_yolo.figures.encode import png_bytes
 from mlflow_yolo.figures.table import Table, markdown_table, text_table
+from mlflow_yolo.studies.freeze.advice import draw_advice
 from mlflow_yolo.studies.freeze.analysis import FreezeAnalysis, Row
 from mlflow_yolo.studies.freeze.figures import Picture
+from mlflow_yolo.studies.freeze.hint import Hint
 from mlflow_yolo.tracking.links import Links
 
 Cells = list[str]
@@ -187,9 +190,11 @@ def metrics(analysis: FreezeAnalysis) -> dict[str, float]:
     return values
 
 
-def note(analysis: FreezeAnalysis, links: Links | None = None) -> str:
+def note(analysis: FreezeAnalysis, links: Links | None = None, hint: Hint | None = None) -> str:
     """Return the markdown note of the parent run."""
     parts = [" ".join(answer(analysis)), markdown_table(*_narrow(analysis)), _caveat(analysis)]
+    if hint:
+        parts.append(" ".join(hint.sentences))
     if links:
         parts.insert(
             1, f"[Compare the trainings]({links.compare}) · [All charts]({links.charts}) · artifact `report.html`"
@@ -197,9 +202,10 @@ def note(analysis: FreezeAnalysis, links: Links | None = None) -> str:
     return "\n\n".join(parts)
 
 
-def terminal_text(analysis: FreezeAnalysis) -> str:
-    """Return what the terminal shows: the table without its widest columns, and the answer."""
-    return "\n".join(["", text_table(*_narrow(analysis)), "", *answer(analysis)])
+def terminal_text(analysis: FreezeAnalysis, hint: Hint | None = None) -> str:
+    """Return what the terminal shows: the table without its widest columns, the answer, and what was advised."""
+    lines = ["", text_table(*_narrow(analysis)), "", *answer(analysis)]
+    return "\n".join([*lines, "", hint.sentences[0], hint.sentences[-1]] if hint else lines)
 
 
 def _narrow(analysis: FreezeAnalysis) -> tuple[list[str], list[Cells]]:
@@ -209,7 +215,9 @@ def _narrow(analysis: FreezeAnalysis) -> tuple[list[str], list[Cells]]:
     return [headings[i] for i in kept], [[cells[i] for i in kept] for cells in rows(analysis)]
 
 
-def html(analysis: FreezeAnalysis, pictures: Sequence[Picture], facts: Mapping[str, object]) -> str:
+def html(
+    analysis: FreezeAnalysis, pictures: Sequence[Picture], facts: Mapping[str, object], hint: Hint | None = None
+) -> str:
     """Return the self-contained report."""
     sections = [
         page.Section(
@@ -221,8 +229,16 @@ def html(analysis: FreezeAnalysis, pictures: Sequence[Picture], facts: Mapping[s
             page.Section(heading=picture.heading, pictures=[page.Picture(picture.file.read_bytes(), picture.text)])
             for picture in pictures
         ),
+        *([_advised(hint)] if hint else []),
     ]
     return page.report("Freeze ablation", answer=answer(analysis), sections=sections, facts=facts)
+
+
+def _advised(hint: Hint) -> page.Section:
+    """Return what was advised before the trainings, and whether it held."""
+    picture = page.Picture(png_bytes(draw_advice(hint.advice)), "Measured before anything was trained.")
+    text = " ".join(hint.sentences)
+    return page.Section(heading="What the freeze advisor said before", text=text, table=hint.table, pictures=[picture])
 
 
 def _caveat(analysis: FreezeAnalysis) -> str:

@@ -136,6 +136,36 @@ def test_the_terminal_shows_the_table_and_where_to_look(ablation: Ablation) -> N
     assert "1 seed, no test over seeds" in ablation.outcome.text
 
 
+def test_an_untrained_model_is_trained_without_advice(ablation: Ablation) -> None:
+    parent, _ = ablation.runs()
+
+    assert "advis" not in ablation.outcome.text
+    assert "advice/freeze" not in parent.data.params
+
+
+def test_a_checkpoint_is_judged_before_it_is_trained_and_the_advice_is_held_against_the_result(
+    ablation: Ablation, small_model: Path, tmp_path: Path
+) -> None:
+    from ultralytics import YOLO
+
+    YOLO(str(small_model), verbose=False).save(tmp_path / "start.pt")
+    question = replace(ablation.question, model=str(tmp_path / "start.pt"), freeze="3,backbone")
+    outcome = run_freeze_ablation(question, tracking=ablation.target, workers=2, study="a", output=tmp_path / "runs")
+    again = run_freeze_ablation(question, tracking=ablation.target, workers=2, study="a", output=tmp_path / "runs")
+
+    (parent,) = [run for run in ablation.client.search_runs(["0"]) if run.info.run_name == "a"]
+    files = {file.path for file in ablation.client.list_artifacts(parent.info.run_id)}
+    figures = {file.path for file in ablation.client.list_artifacts(parent.info.run_id, "figures")}
+    correlation = parent.data.metrics.get("advice/rank_correlation")
+    assert 0 <= int(parent.data.params["advice/freeze"]) <= 23
+    assert "advice.csv" in files
+    assert "figures/freeze_advice.png" in figures
+    assert "The freeze advisor, a hint from 8 images" in outcome.text
+    assert "The freeze advisor" in parent.data.tags["mlflow.note.content"]
+    assert correlation is None or -1 <= correlation <= 1
+    assert again.text == outcome.text
+
+
 def test_the_same_again_trains_nothing_and_shows_the_same_table(ablation: Ablation) -> None:
     before = {run.info.run_id: run.info.end_time for run in ablation.client.search_runs(["0"])}
 

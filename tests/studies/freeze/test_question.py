@@ -73,6 +73,7 @@ def test_params_are_numbers_so_that_mlflow_can_draw_them(question: FreezeQuestio
         "seed": (int, 1),
         "lr0": (float, 0.01),
         "strategy": (str, "single"),
+        "lr_decay": (float, 1.0),
     }
 
 
@@ -119,6 +120,17 @@ def test_one_epoch_still_makes_two_stages_of_one(question: FreezeQuestion) -> No
     assert [stage.epochs for stage in plans(check_question(given))[0].stages] == [1, 1]
 
 
+def test_blocks_unfreeze_group_by_group_and_the_baseline_has_nothing_to_unfreeze(question: FreezeQuestion) -> None:
+    checked = check_question(replace(question, strategy="gradual", unfreeze_every=3, lr_decay=0.9))
+
+    baseline, deep = plans(checked)[:2]
+    assert [(stage.freeze, stage.unfreeze) for stage in baseline.stages] == [((), ())]
+    assert [(stage.freeze, stage.unfreeze) for stage in deep.stages] == [((0, 1, 2), ((3, (1, 2)), (6, (0,))))]
+    assert {plan.lr_decay for plan in plans(checked)} == {0.9}
+    gradual = {"strategy": "gradual", "lr_decay": 0.9, "unfreeze_every": 3}
+    assert checked.trials[1].params == {"freeze": 3, "seed": 1, "lr0": 0.01, **gradual}
+
+
 def test_the_same_question_has_the_same_name_and_another_one_another(question: FreezeQuestion) -> None:
     def name(given: FreezeQuestion) -> str:
         return default_name("freeze", check_question(given).config)
@@ -128,6 +140,7 @@ def test_the_same_question_has_the_same_name_and_another_one_another(question: F
         "freeze": "0,3",
         "seeds": "0",
         "strategy": "two_stage",
+        "lr_decay": 0.9,
         "epochs": 8,
         "imgsz": 96,
         "batch": 2,
@@ -140,6 +153,8 @@ def test_the_same_question_has_the_same_name_and_another_one_another(question: F
     }
     names = {key: name(replace(question, **{key: value})) for key, value in changes.items()}
     assert len({*names.values(), name(question)}) == len(changes) + 1
+    gradual = replace(question, strategy="gradual")
+    assert len({name(question), name(gradual), name(replace(gradual, unfreeze_every=3))}) == 3
 
 
 def test_the_data_are_part_of_the_question_by_their_content(question: FreezeQuestion) -> None:
@@ -173,6 +188,9 @@ def test_maps_are_planned_as_asked_for_and_are_no_part_of_the_question(
         ({"seeds": "a"}, "seeds=a"),
         ({"seeds": ""}, "seeds=''"),
         ({"strategy": "three"}, "strategy=three"),
+        ({"strategy": "gradual", "epochs": 1}, "epochs=1"),
+        ({"strategy": "gradual", "unfreeze_every": 5}, "unfreeze_every=5"),
+        ({"lr_decay": 0.0}, "lr_decay=0"),
         ({"epochs": 0}, "epochs=0"),
         ({"epochs2": 0, "strategy": "two_stage"}, "epochs2=0"),
         ({"batch": 0}, "batch=0"),
