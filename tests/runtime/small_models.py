@@ -32,6 +32,13 @@ def make_model(version: str, task: str, folder: Path, **export: Any) -> SmallMod
         folder: An existing folder.
         export: Further arguments of Ultralytics' export.
     """
+    checkpoint = make_checkpoint(version, task, folder)
+    imgsz = (64, 64) if task == "classify" else IMGSZ
+    return SmallModel(checkpoint, export_model(checkpoint, imgsz=imgsz, **export), task)
+
+
+def make_checkpoint(version: str, task: str, folder: Path) -> Path:
+    """Return the checkpoint alone; see `make_model`."""
     from ultralytics import YOLO
     from ultralytics.nn.tasks import yaml_model_load
 
@@ -46,8 +53,7 @@ def make_model(version: str, task: str, folder: Path, **export: Any) -> SmallMod
     model.model.names = {0: "one", 1: "two", 2: "three", 3: "four"}
     checkpoint = folder / f"{name}.pt"
     model.save(checkpoint)
-    imgsz = (64, 64) if task == "classify" else IMGSZ
-    return SmallModel(checkpoint, export_model(checkpoint, imgsz=imgsz, **export), task)
+    return checkpoint
 
 
 def export_model(checkpoint: Path, **arguments: Any) -> Path:

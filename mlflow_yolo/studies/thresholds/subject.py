@@ -1,0 +1,157 @@
+"""The model and the data whose operating point is looked for, checked before anything is written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_yolo.datasets.dataset import Dataset, load_dataset
+from mlflow_yolo.exceptions import ArgumentError, CheckpointError
+from mlflow_yolo.models.arguments import check_device, check_imgsz, check_positive
+from mlflow_yolo.models.checkpoint import EMBEDDED, read_model
+from mlflow_yolo.models.data import AUTO, choose_split
+from mlflow_yolo.runtime.description import describe
+from mlflow_yolo.variant import VARIANT_FILE, is_variant
+
+TASKS = ("detect", "segment")
+CHOOSING_SPLIT = "val"
+CHECKPOINTS = (".pt", ".yaml", ".yml")
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model and its data.
+
+    Attributes:
+        source: What is run: a located checkpoint, or a variant's folder or exported file.
+        is_variant: Which of the two.
+        name: Its file, or folder.
+        sha256: Digest of the file.
+        task: `detect` or `segment`.
+        names: Class names by id.
+        dataset: The data.
+        reporting: Split that the point is reported on; where it is `val`, too, by cross-fitting.
+        imgsz: Side of the input, pixels.
+        batch: Images a batch.
+        device: A checked device.
+    """
+
+    source: str
+    is_variant: bool
+    name: str
+    sha256: str
+    task: str
+    names: tuple[str, ...]
+    dataset: Dataset
+    reporting: str
+    imgsz: int
+    batch: int
+    device: str
+
+    @property
+    def label(self) -> str:
+        """The model's file and the beginning of its digest."""
+        return f"{self.name} ({self.sha256[:12]})" if self.sha256 else self.name
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether the point is reported on images that were not chosen on."""
+        return self.reporting != CHOOSING_SPLIT
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder with the variant's `variant.json`, None where there is none."""
+        path = Path(self.source)
+        return next((one for one in (path, path.parent) if self.is_variant and is_variant(one)), None)
+
+
+def read_subject(
+    model: str, data: str, *, split: str, imgsz: int | None, batch: int, device: str, trust: bool
+) -> Subject:
+    """Return a model and its data.
+
+    Args:
+        model: A `.pt` checkpoint, `digits`, a variant's folder, or an export.
+        data: As for a training.
+        split: `val`, `test`, or `auto` for test where there is one.
+        imgsz: Side of the input, None for the one the model was trained with; of an exported model its own.
+        batch: Images a batch.
+        device: A device, or `auto`.
+        trust: Load a checkpoint that names foreign classes.
+
+    Raises:
+        InputError: One of them does not exist, cannot be used, or does not fit the other.
+    """
+    check_positive(batch=batch)
+    if split == "train":
+        raise ArgumentError(
+            "split=train: the model has learnt these images, so every threshold looks good. Use val or test."
+        )
+    exported = model not in EMBEDDED and Path(model).suffix not in CHECKPOINTS and Path(model).exists()
+    found = _exported(Path(model), imgsz) if exported else _checkpoint(model, imgsz, trust=trust)
+    dataset = load_dataset(data, task=found.task)
+    _check_names(found.names, dataset, model=model)
+    if CHOOSING_SPLIT not in dataset.splits:
+        raise ArgumentError(f"data={dataset.name} has no {CHOOSING_SPLIT} split to choose on. Add one to data.yaml.")
+    return Subject(
+        source=found.source,
+        is_variant=exported,
+        name=found.name,
+        sha256=found.sha256,
+        task=found.task,
+        names=found.names,
+        dataset=dataset,
+        reporting=choose_split(dataset, split or AUTO),
+        imgsz=found.imgsz,
+        batch=batch,
+        device="cpu" if exported else check_device(device),
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    source: str
+    name: str
+    sha256: str
+    task: str
+    names: tuple[str, ...]
+    imgsz: int
+
+
+def _checkpoint(model: str, imgsz: int | None, *, trust: bool) -> _Found:
+    found = read_model(model, trust=trust)
+    _check_task(model, found.task)
+    size = found.imgsz if imgsz is None else check_imgsz(imgsz)
+    return _Found(found.source, Path(found.source).name, found.sha256, found.task, found.names, size)
+
+
+def _exported(path: Path, imgsz: int | None) -> _Found:
+    file, variant = describe(path)
+    _check_task(str(path), variant.task)
+    if imgsz is not None and (imgsz, imgsz) != variant.imgsz:
+        own = "x".join(map(str, variant.imgsz))
+        raise ArgumentError(f"imgsz={imgsz}, but {path} is made for {own}. Leave imgsz out, or export it at that size.")
+    folder = path.parent if path.name == VARIANT_FILE else path
+    name = folder.name if folder.is_dir() else file.name
+    return _Found(str(folder), name, variant.sha256, variant.task, variant.names, max(variant.imgsz))
+
+
+def _check_task(model: str, task: str) -> None:
+    if task == "classify":
+        raise CheckpointError(
+            f"model={model} is a classifier: it has no conf and IoU to choose. Use a model for detect or segment."
+        )
+    if task not in TASKS:
+        raise CheckpointError(f"model={model} is for {task}. Thresholds are chosen for {' and '.join(TASKS)}.")
+
+
+def _check_names(names: tuple[str, ...], dataset: Dataset, *, model: str) -> None:
+    if len(names) != len(dataset.names):
+        raise CheckpointError(
+            f"model={model} has {len(names)} classes and {dataset.name} has {len(dataset.names)}. "
+            "Use the data the model was trained for."
+        )
+    for index, (ours, theirs) in enumerate(zip(names, dataset.names, strict=True)):
+        if ours != theirs:
+            raise CheckpointError(
+                f"model={model} calls class {index} {ours!r} and {dataset.name} calls it {theirs!r}. "
+                "Use the data the model was trained for."
+            )
