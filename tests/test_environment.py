@@ -87,7 +87,7 @@ def test_every_library_that_the_package_imports_is_a_declared_dependency() -> No
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
-    declared = {canonicalize_name(requirement.name) for requirement in requirements("openvino")}
+    declared = {canonicalize_name(requirement.name) for requirement in requirements("openvino", "ray")}
     distributions = importlib.metadata.packages_distributions()
     foreign = imported - set(sys.stdlib_module_names) - {"mlflow_yolo"}
     # mlflow and mlflow-skinny both provide `mlflow`, so one declared provider is enough.

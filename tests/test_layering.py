@@ -34,8 +34,10 @@ OWNERS = {
     "openvino": {"runtime", "compression.quantization"},
     "optuna": {"studies"},
     "plotly": {"figures"},
+    "psycopg2": set(),  # SQLAlchemy finds it by the URL
     "ray": {"studies.executors", "deployment"},
     "sklearn": {"datasets.digits"},
+    "sqlalchemy": {"studies.tuning.storage"},
     "torch_pruning": {"compression.pruning"},
     "ultralytics": {"models", "compression", "tracking.autolog", "training", "explanation", "diagnosis"},
 }

@@ -1,36 +1,20 @@
-"""A study's trainings on this machine, each in a process of its own.
+"""A study's jobs on this machine, each in a process of its own."""
 
-A worker is told what to do by a job file and tells its progress in JSON lines on its standard output. Its standard
-input is a pipe that carries messages to it, and that closes when the driver dies, however it dies: then the worker
-ends itself, so that no training is left behind.
-"""
-
-import contextlib
-import json
-import os
 import selectors
-import signal
-import subprocess
-import sys
-import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mlflow_yolo.studies.executors import Event, Job, NextJob
-
-_SCRUBBED = ("MLFLOW_RUN_ID", "MLFLOW_RUN_NAME", "MLFLOW_RUN", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID")
-_GRACE_S = 20.0
-
-WORKER = (sys.executable, "-m", "mlflow_yolo.training.worker")
-"""The program that does a training."""
+from mlflow_yolo.studies.executors.worker_process import WORKER, WorkerProcess, end_all
 
 
-@dataclass
-class _Worker:
-    job: Job
-    process: subprocess.Popen[bytes]
-    buffer: bytes = b""
+@dataclass(frozen=True)
+class _Running:
+    key: str
+    gpu: str | None
+    process: WorkerProcess
 
 
 class SubprocessExecutor:
@@ -41,6 +25,8 @@ class SubprocessExecutor:
         threads: Threads of each.
         environment: Variables for the workers on top of this process' own, for what must not stand in a job file.
         command: The program that does a job; the job file is its last argument.
+        gpus: What a worker may see as CUDA_VISIBLE_DEVICES, `"0"` or `"0,1"`; each gets the one that the fewest others
+            have, so there may be more workers than GPUs. Where there are none, workers see what this process sees.
     """
 
     def __init__(
@@ -50,31 +36,33 @@ class SubprocessExecutor:
         threads: int,
         environment: Mapping[str, str] | None = None,
         command: Sequence[str] = WORKER,
+        gpus: Sequence[str] = (),
     ) -> None:
         self._workers = workers
-        self._environment = dict(environment or {})
         self._threads = threads
+        self._environment = dict(environment or {})
         self._command = list(command)
-        self._running: list[_Worker] = []
+        self._gpus = list(gpus)
+        self._running: list[_Running] = []
         self._selector = selectors.DefaultSelector()
 
     def run(self, next_job: NextJob) -> Iterator[Event]:
         """Yield what the workers say, until none is left and there is no next job; closing it stops the workers."""
         try:
             while self._start_next(next_job) or self._running:
-                for key, _ in self._selector.select(timeout=0.5):
-                    yield from self._read(key.data)
+                self._selector.select(timeout=0.5)
+                for one in list(self._running):
+                    yield from self._hear(one)
         finally:
-            self._stop()
+            end_all(one.process for one in self._running)
+            self._running.clear()
+            self._selector.close()
 
     def tell(self, key: str, message: Mapping[str, Any]) -> None:
         """Write a line to a job's standard input; one that is gone hears nothing."""
-        for worker in self._running:
-            if worker.job.key == key:
-                assert worker.process.stdin is not None
-                with contextlib.suppress(OSError):
-                    worker.process.stdin.write(json.dumps(message).encode() + b"\n")
-                    worker.process.stdin.flush()
+        for one in self._running:
+            if one.key == key:
+                one.process.tell(message)
 
     def _start_next(self, next_job: NextJob) -> bool:
         """Start jobs while there are free workers; return whether one was started."""
@@ -85,65 +73,24 @@ class SubprocessExecutor:
         return started
 
     def _start(self, job: Job) -> None:
-        environment = {name: value for name, value in os.environ.items() if name not in _SCRUBBED}
-        threads = str(self._threads)
-        environment |= {
-            **self._environment,
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "PYTHONUNBUFFERED": "1",
-        }
-        process = subprocess.Popen(
-            [*self._command, str(job.file)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            env=environment,
+        gpu = self._free_gpu()
+        process = WorkerProcess(
+            job.file, command=self._command, threads=self._threads, environment=self._environment, gpu=gpu
         )
-        assert process.stdout is not None
-        os.set_blocking(process.stdout.fileno(), False)
-        worker = _Worker(job, process)
-        self._running.append(worker)
-        self._selector.register(process.stdout, selectors.EVENT_READ, worker)
+        self._running.append(_Running(job.key, gpu, process))
+        self._selector.register(process, selectors.EVENT_READ)
 
-    def _read(self, worker: _Worker) -> Iterator[Event]:
-        """Yield the events in what a worker has written; an empty read means that it has ended."""
-        assert worker.process.stdout is not None
-        chunk = worker.process.stdout.read()
-        if chunk is None:
-            return
-        worker.buffer += chunk
-        *lines, worker.buffer = worker.buffer.split(b"\n")
-        for line in lines:
-            yield Event(worker.job.key, "progress", json.loads(line))
-        if not chunk:
-            yield self._ended(worker)
+    def _free_gpu(self) -> str | None:
+        """Return the GPU with the fewest workers, None where none was named."""
+        taken = Counter(one.gpu for one in self._running)
+        return min(self._gpus, key=lambda gpu: taken[gpu], default=None)
 
-    def _ended(self, worker: _Worker) -> Event:
-        assert worker.process.stdout is not None
-        self._selector.unregister(worker.process.stdout)
-        self._running.remove(worker)
-        code = worker.process.wait()
-        _close(worker.process)
-        return Event(worker.job.key, "ended", {"exit_code": code})
-
-    def _stop(self) -> None:
-        """Ask the workers to close their runs, then end those that do not."""
-        for worker in self._running:
-            worker.process.send_signal(signal.SIGTERM)
-        deadline = time.monotonic() + _GRACE_S
-        for worker in self._running:
-            try:
-                worker.process.wait(timeout=max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
-            _close(worker.process)
-        self._running.clear()
-        self._selector.close()
-
-
-def _close(process: subprocess.Popen[bytes]) -> None:
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
+    def _hear(self, one: _Running) -> Iterator[Event]:
+        """Yield the events in what a worker has said."""
+        said, was_last = one.process.read()
+        for values in said:
+            yield Event(one.key, "progress", values)
+        if was_last:
+            self._selector.unregister(one.process)
+            self._running.remove(one)
+            yield Event(one.key, "ended", {"exit_code": one.process.end()})

@@ -238,3 +238,110 @@ def test_what_must_not_stand_in_a_job_file_reaches_the_worker(tmp_path: Path) ->
     progress, _ = executor.run(partial(next, iter([Job("a", tmp_path / "a")]), None))
 
     assert progress.values == {"uri": "https://me:secret@mlflow.example"}
+
+
+ECHO = """
+    import json, os, sys
+    print(json.dumps({"gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}), flush=True)
+    for line in sys.stdin:
+        print(line, end="", flush=True)
+        if "stop" in line:
+            sys.exit(0)
+"""
+
+
+def test_a_message_reaches_the_job_it_is_for_and_no_other(worker: Command, tmp_path: Path) -> None:
+    executor = SubprocessExecutor(workers=2, threads=1, command=worker(ECHO))
+    heard: dict[str, list[object]] = {"a": [], "b": []}
+
+    for event in executor.run(partial(next, iter(jobs_in(tmp_path, ["a", "b"])), None)):
+        if "gpu" in event.values and event.key == "a":
+            executor.tell("a", {"limit": 1.5, "name": "ä"})
+            executor.tell("a", {"stop": "pruned"})
+        elif event.kind == "ended" and event.key == "a":
+            executor.tell("b", {"stop": "now"})
+        if event.kind == "progress" and "gpu" not in event.values:
+            heard[event.key].append(event.values)
+
+    assert heard == {"a": [{"limit": 1.5, "name": "ä"}, {"stop": "pruned"}], "b": [{"stop": "now"}]}
+
+
+def test_a_message_to_a_job_that_is_gone_or_never_was_is_no_error(worker: Command, tmp_path: Path) -> None:
+    executor = SubprocessExecutor(workers=1, threads=1, command=worker("print('{}', flush=True)"))
+
+    for event in executor.run(partial(next, iter(jobs_in(tmp_path, ["a", "b"])), None)):
+        executor.tell(event.key, {"stop": "pruned"})
+        executor.tell("nobody", {"stop": "pruned"})
+
+
+def test_a_worker_that_does_not_read_its_messages_does_not_hold_up_the_driver(worker: Command, tmp_path: Path) -> None:
+    command = worker("""
+        import sys, time
+        print("{}", flush=True)
+        time.sleep(0.3)
+    """)
+    executor = SubprocessExecutor(workers=1, threads=1, command=command)
+
+    for event in executor.run(partial(next, iter(jobs_in(tmp_path, ["a"])), None)):
+        for _ in range(200 if event.kind == "progress" else 0):
+            executor.tell("a", {"text": "x" * 4000})  # a pipe holds 64 KiB
+
+
+def test_workers_are_spread_over_the_gpus(worker: Command, tmp_path: Path) -> None:
+    executor = SubprocessExecutor(workers=3, threads=1, command=worker(ECHO), gpus=["2", "5"])
+    seen: dict[str, str] = {}
+
+    for event in executor.run(partial(next, iter(jobs_in(tmp_path, ["a", "b", "c", "d"])), None)):
+        if "gpu" in event.values:
+            seen[event.key] = event.values["gpu"]
+            if len(seen) == 3:
+                executor.tell("b", {"stop": ""})  # then the fourth starts, on the GPU that b leaves
+            elif len(seen) == 4:
+                for key in "acd":
+                    executor.tell(key, {"stop": ""})
+
+    assert seen == {"a": "2", "b": "5", "c": "2", "d": "5"}
+
+
+def test_without_gpus_of_its_own_a_worker_sees_what_the_driver_sees(
+    worker: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    command = worker("import json, os; print(json.dumps(dict(os.environ)))")
+
+    assert run(command, jobs_in(tmp_path, ["a"]))[0].values["CUDA_VISIBLE_DEVICES"] == "3"
+
+
+def test_what_a_library_prints_before_the_worker_speaks_is_no_message(worker: Command, tmp_path: Path) -> None:
+    command = worker("""
+        print("Loading ...", flush=True)
+        print("3", flush=True)
+        print('{"epoch": 1}', flush=True)
+    """)
+
+    assert [event.values for event in run(command, jobs_in(tmp_path, ["a"]))] == [{"epoch": 1}, {"exit_code": 0}]
+
+
+def test_a_killed_worker_ends_at_once_although_its_child_holds_its_output(worker: Command, tmp_path: Path) -> None:
+    command = worker("""
+        import os, signal, subprocess, sys
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        print('{"child": %d}' % child.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """)
+    start = time.monotonic()
+
+    said, ended = run(command, jobs_in(tmp_path, ["a"]))
+    assert ended.values == {"exit_code": -9}
+    assert time.monotonic() - start < 30
+    assert is_gone(said.values["child"])
+
+
+def is_gone(pid: int) -> bool:
+    """Return whether a process is gone, or will be as soon as somebody asks for its exit code."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
