@@ -11,7 +11,9 @@ import click
 
 from mlflow_yolo import __version__
 from mlflow_yolo.cli.explanation import explain
+from mlflow_yolo.cli.thresholds import thresholds
 from mlflow_yolo.cli.training import freeze_ablation, train
+from mlflow_yolo.cli.tuning import tune
 from mlflow_yolo.cli.upkeep import doctor, replay
 from mlflow_yolo.cli.variants import benchmark, compress, distill, export, prune, quantize
 from mlflow_yolo.exceptions import MlflowYoloError
@@ -24,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = cli.main(args=words, prog_name="mlflow-yolo", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        resumes = words[:1] != ["explain"]
+        resumes = words[:1] not in (["explain"], ["thresholds"])
         code = _say("interrupted." + (" Start the same command again to resume." if resumes else ""), 130)
     except click.ClickException as error:
         code = _say(f"error: {error.format_message()}", 2)
@@ -58,5 +60,19 @@ def cli() -> None:
     """
 
 
-for command in (train, freeze_ablation, explain, prune, distill, quantize, export, benchmark, compress, replay, doctor):
+for command in (
+    train,
+    freeze_ablation,
+    tune,
+    explain,
+    thresholds,
+    prune,
+    distill,
+    quantize,
+    export,
+    benchmark,
+    compress,
+    replay,
+    doctor,
+):
     cli.add_command(command)
