@@ -68,9 +68,10 @@ demo: install
 	$(WITH_STORE) mlflow run . -e freeze_ablation --env-manager local -P workers=2
 	@echo "See the runs: make ui, then open http://127.0.0.1:$(UI_PORT)"
 
-# What only computes runs in one process a core, a file's tests together, for they share what is expensive to make. The
+# What computes and trains runs in one process a core, a file's tests together: they share what is expensive to make. The
 # others wait for servers, kill processes and hold deadlines, and have the machine for themselves.
-COMPUTING = $(addprefix tests/,attribution classification compression detection explanation figures runtime statistics variants)
+COMPUTING = $(addprefix tests/,attribution classification compression datasets detection explanation figures models \
+	runtime statistics training variants studies/freeze studies/thresholds studies/tuning)
 
 test: test-install
 	$(BIN)/python -m pytest -n auto --dist loadfile $(COMPUTING) $(PYTEST_ARGS)

@@ -59,6 +59,26 @@ def resolve_storage(text: str | None, environment: Mapping[str, str] = os.enviro
     return url
 
 
+def reach_storage(text: str | None) -> None:
+    """Find out, before anything is written, whether a database that is named can be reached.
+
+    Raises:
+        ArgumentError: No storage of this kind.
+        StoreError: It cannot be reached.
+    """
+    import sqlalchemy
+
+    if (url := resolve_storage(text)) is None:
+        return
+    engine = _engine(url)
+    try:
+        engine.connect().close()
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise StoreError(f"storage={redact(url)} cannot be used: {_without(url, error)}") from None
+    finally:
+        engine.dispose()
+
+
 @contextlib.contextmanager
 def open_storage(text: str | None, directory: Path, name: str) -> Iterator["BaseStorage"]:
     """Yield the storage of a study, held by this process until the context ends.

@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from mlflow_yolo.exceptions import ArgumentError
 from mlflow_yolo.studies.driver import child_run, prepare_data, settle, settle_ended
 from mlflow_yolo.studies.freeze.advice import check_source, log_advice
 from mlflow_yolo.studies.parent import open_parent, point_to_parent
@@ -30,7 +31,7 @@ from mlflow_yolo.studies.tuning.retraining import confirmed, retrain, retraining
 from mlflow_yolo.studies.tuning.rows import rows_of, trial_key
 from mlflow_yolo.studies.tuning.search import Stopping
 from mlflow_yolo.studies.tuning.search_study import open_search
-from mlflow_yolo.studies.tuning.storage import open_storage
+from mlflow_yolo.studies.tuning.storage import open_storage, reach_storage
 from mlflow_yolo.studies.tuning.where import Where
 from mlflow_yolo.tracking.delivery.journal import journal_path
 from mlflow_yolo.tracking.delivery.replay import closing_status, replay
@@ -62,6 +63,12 @@ class Effort:
     advice: bool = True
     source: str | None = None
     storage: str | None = None
+
+    def check(self) -> None:
+        """Raise ArgumentError for the first value that cannot be used."""
+        Stopping(self.trials, self.hours, self.patience)
+        if self.confirm < 0:
+            raise ArgumentError(f"confirm={self.confirm} is below 0. Use the number of new seeds, 0 for none.")
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,9 @@ def run_tune(
         WorkError: The study storage failed on the way; the same command continues.
     """
     checked = check_tune(question)
+    effort.check()
+    reach_storage(effort.storage)
+    where.check()
     if effort.source:
         check_source(effort.source, checked.space.model(checked.defaults))
     place = {"tracking_uri": without_password(tracking.tracking_uri), "experiment": tracking.place_name}

@@ -2,13 +2,18 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mlflow_yolo.exceptions import ArgumentError
 from mlflow_yolo.models.arguments import check_device, check_positive
 from mlflow_yolo.studies.executors import Executor
 from mlflow_yolo.studies.study import Study
 from mlflow_yolo.tracking.stores.target import Target
+
+if TYPE_CHECKING:
+    from mlflow_yolo.studies.executors.ray import RayExecutor
 
 EXECUTORS = ("local", "ray")
 WORKER = (sys.executable, "-m", "mlflow_yolo.studies.tuning.worker")
@@ -41,29 +46,36 @@ class Where:
     address: str = "auto"
 
     def make(self, study: Study, target: Target) -> Executor:
-        """Return a new executor for a study's trials.
-
-        Raises:
-            ArgumentError: Ray is not installed.
-            WorkError: The cluster cannot be reached.
-        """
+        """Return a new executor for a study's trials."""
         environment = {"MLFLOW_TRACKING_URI": target.tracking_uri}
         if self.executor == "ray":
-            from mlflow_yolo.studies.executors.ray import RayExecutor
-
-            return RayExecutor(
-                address=self.address,
-                workers=self.workers,
-                cpus=study.threads,
-                gpus=self.gpus_per_trial,
-                threads=study.threads,
-                environment=environment,
-                command=WORKER,
-            )
+            return self._ray(study.threads, environment)
         from mlflow_yolo.studies.executors.local import SubprocessExecutor
 
         return SubprocessExecutor(
             workers=self.workers or 1, threads=study.threads, environment=environment, command=WORKER, gpus=self.gpus
+        )
+
+    def check(self) -> None:
+        """Find out, before anything is begun, whether trials can run there.
+
+        Raises:
+            ArgumentError: Ray is not installed, or there is no cluster with room for a trial.
+        """
+        if self.executor == "ray":
+            self._ray(self.threads, {}).check()
+
+    def _ray(self, threads: int, environment: Mapping[str, str]) -> "RayExecutor":
+        from mlflow_yolo.studies.executors.ray import RayExecutor
+
+        return RayExecutor(
+            address=self.address,
+            workers=self.workers,
+            cpus=threads,
+            gpus=self.gpus_per_trial,
+            threads=threads,
+            environment=environment,
+            command=WORKER,
         )
 
 
