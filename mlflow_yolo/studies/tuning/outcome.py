@@ -65,7 +65,7 @@ class TuneOutcome:
         best: The trial with the best value of the first goal that keeps the constraints; None where there is none.
         front: The trials that none surpasses in every goal, by the value of the first goal, best first; of a search
             with one goal the best one alone.
-        confirmation: The best trial trained again on new seeds and set against the default, None where that was not
+        confirmation: The challenger trained again on new seeds and set against the default, None where that was not
             done.
         importance: How much of the spread of the first goal each dimension accounts for, in [0, 1]; empty where too
             few trials say nothing.
@@ -83,6 +83,14 @@ class TuneOutcome:
     def default(self) -> TrialRow | None:
         """The finished trial with the values one starts with, None where there is none."""
         return next((row for row in self.rows if row.default and row.state == "finished"), None)
+
+    @property
+    def challenger(self) -> TrialRow | None:
+        """The trial that is set against the default: the best one, or where that is the default the best other one."""
+        if self.best is None or not self.best.default:
+            return self.best
+        others = pareto_front([row for row in self.rows if not row.default], self.goals)
+        return others[0] if others else None
 
     def in_state(self, state: State) -> list[TrialRow]:
         """Return the trials that ended so."""

@@ -82,13 +82,20 @@ def _confirmation_sentence(outcome: TuneOutcome) -> str:
     if outcome.best is None:
         return "There is nothing to confirm."
     if outcome.confirmation:
-        return outcome.confirmation.sentence(outcome.best.name)
-    if outcome.best.default:
+        return outcome.confirmation.sentence(_challenger(outcome))
+    if outcome.challenger is None:
         return "There is nothing to set against the default."
     return (
-        "It was not trained again on new seeds: a value that was chosen for being the best of its search is too good "
+        "Nothing was trained again on new seeds: a value that was chosen for being the best of its search is too good "
         "on average."
     )
+
+
+def _challenger(outcome: TuneOutcome) -> str:
+    """Return what the trial is called that the default is compared with."""
+    assert outcome.best is not None
+    assert outcome.challenger is not None
+    return f"{outcome.challenger.name}, the best other one," if outcome.best.default else outcome.challenger.name
 
 
 def _evidence_sentence(outcome: TuneOutcome) -> str:
@@ -329,14 +336,14 @@ def _confirmation_section(outcome: TuneOutcome) -> page.Section:
     """Return the trainings on new seeds, seed by seed."""
     confirmed = outcome.confirmation
     assert confirmed is not None
-    assert outcome.best is not None
+    assert outcome.challenger is not None
     heading = f"{confirmed.split} {confirmed.metric}"
     rows = [
         [str(seed), f"{best:.4f}", f"{default:.4f}", f"{best - default:+.4f}"]
         for seed, best, default in zip(confirmed.seeds, confirmed.best, confirmed.default, strict=True)
     ]
     return page.Section(
-        f"{outcome.best.name.capitalize()} against the default, on seeds the search has not seen",
-        confirmed.sentence(outcome.best.name),
-        Table(["seed", f"{heading} of {outcome.best.name}", f"{heading} of the default", "difference"], rows),
+        f"{outcome.challenger.name.capitalize()} against the default, on seeds the search has not seen",
+        confirmed.sentence(_challenger(outcome)),
+        Table(["seed", f"{heading} of {outcome.challenger.name}", f"{heading} of the default", "difference"], rows),
     )

@@ -1,4 +1,4 @@
-"""The chosen trial and the default trained again on seeds that the search has not seen."""
+"""The best trial and the default trained again on seeds that the search has not seen."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,24 +20,25 @@ def new_seeds(checked: CheckedTune, n: int) -> tuple[int, ...]:
 
 
 def retrainings(checked: CheckedTune, outcome: TuneOutcome, n_seeds: int) -> dict[tuple[str, int], Trial]:
-    """Return what is to be trained again, by `default` or `best` and the seed.
+    """Return what is to be trained again, by `default` or `best` and the seed; costs are not measured a second time.
 
-    Empty where nothing was chosen, the default was, or no seed is asked for. Costs are not measured a second time.
+    Where the default is the best one, the best other trial is set against it: that it is better is to be shown, too.
 
     Args:
         checked: The question.
         outcome: What the search has found.
         n_seeds: New seeds.
     """
-    if outcome.best is None or outcome.best.default:
+    challenger = outcome.challenger
+    if challenger is None:
         return {}
     default = checked.space.enqueue(checked.defaults) or {}
     found = {}
     for seed in new_seeds(checked, n_seeds):
-        for word, params in (("default", default), ("best", outcome.best.params)):
+        for word, params in (("default", default), ("best", challenger.params)):
             plan = replace(checked.plan(params, seeds=(seed,)), costs=False, conf=None, iou=None)
             # Named after the trial: a search that goes on may choose another one.
-            name = word if word == "default" else f"trial-{outcome.best.number}"
+            name = word if word == "default" else f"trial-{challenger.number}"
             found[word, seed] = Trial(
                 key=f"confirm-{name}_seed-{seed}",
                 name=f"{name.replace('-', ' ')} seed={seed}",

@@ -31,6 +31,19 @@ def test_the_best_trial_has_the_best_value_of_the_goal() -> None:
     assert outcome_of(rows, [Goal(SCORE.metric, "minimize")]).best == rows[0]
 
 
+def test_the_best_trial_challenges_the_default_and_where_that_is_the_best_the_best_other_one_does() -> None:
+    default = row(0, 0.5, default=True)
+
+    better = outcome_of([default, row(1, 0.6), row(2, 0.55)], [SCORE])
+    worse = outcome_of([default, row(1, 0.3), row(2, 0.4), row(3, 0.45, feasible=False)], [SCORE])
+
+    assert better.challenger == better.best == row(1, 0.6)
+    assert worse.best == default
+    assert worse.challenger == row(2, 0.4)
+    assert outcome_of([default], [SCORE]).challenger is None
+    assert outcome_of([], [SCORE]).challenger is None
+
+
 def test_the_front_of_one_goal_is_the_best_trial() -> None:
     assert numbers(outcome_of([row(0, 0.4), row(1, 0.6), row(2, 0.6)], [SCORE]).front) == [1]
 

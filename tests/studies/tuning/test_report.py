@@ -71,10 +71,10 @@ def test_a_goal_to_minimise_has_a_lowest_value() -> None:
 
 
 def test_where_the_default_wins_nothing_is_said_to_surpass_it() -> None:
-    first, second, _ = report.answer(outcome_of([row(0, 0.6), row(1, 0.5)], [SCORE]))
+    first, second, _ = report.answer(outcome_of([row(0, 0.6), row(1, state="failed")], [SCORE]))
 
     assert first == (
-        "None of 2 finished trials surpasses the default (trial 0): final/mAP50-95 0.600 with freeze=0, lr0=0.001."
+        "None of 1 finished trials surpasses the default (trial 0): final/mAP50-95 0.600 with freeze=0, lr0=0.001."
     )
     assert second == "There is nothing to set against the default."
 
@@ -150,8 +150,16 @@ def test_better_is_said_only_where_it_is_shown() -> None:
         assert " better than the default" not in sentence
 
 
+def test_where_the_default_is_best_the_best_other_trial_is_named_beside_it() -> None:
+    won = outcome_of([row(0, 0.6), row(1, 0.5)], [SCORE], confirmation=confirmation(0.2))
+
+    assert report.answer(won)[1].startswith(
+        "Trained again on seeds 1 and 2, trial 1, the best other one, shows no difference to the default (n=2)"
+    )
+
+
 def test_what_was_not_trained_again_is_not_called_proven() -> None:
-    assert report.answer(OUTCOME)[1].startswith("It was not trained again on new seeds: ")
+    assert report.answer(OUTCOME)[1].startswith("Nothing was trained again on new seeds: ")
 
 
 def test_the_last_sentence_counts_and_names_what_mattered() -> None:
