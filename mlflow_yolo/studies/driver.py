@@ -132,9 +132,9 @@ def run_pending(study: Study, executor: Executor, *, parent: TrackedRun, target:
             errors[event.key] = event.values["error"]
         elif event.kind == "progress" and "note" in event.values:
             watcher.note(trial, event.values["note"])
-        elif event.kind == "progress":
+        elif event.kind == "progress" and "epoch" in event.values:
             watcher.epoch(trial, event.values)
-        else:
+        elif event.kind == "ended":
             if study.result(trial) is None:
                 errors.setdefault(event.key, reason(study, trial, event.values["exit_code"]))
             settle_attempt(study.attempts(trial)[-1], target)  # a worker that was killed has left its run open
