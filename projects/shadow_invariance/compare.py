@@ -26,9 +26,9 @@ from mlflow_yolo.figures.encode import png_bytes
 from mlflow_yolo.models.arguments import check_positive, parse_arguments
 from mlflow_yolo.models.data import default_imgsz
 from mlflow_yolo.studies.driver import settle, train_pending
-from mlflow_yolo.studies.parent import open_parent
 from mlflow_yolo.studies.freeze.analysis import Child
 from mlflow_yolo.studies.freeze.question import CheckedQuestion, FreezeQuestion, check_question
+from mlflow_yolo.studies.parent import open_parent
 from mlflow_yolo.studies.study import Study, Trial, default_name, open_study
 from mlflow_yolo.tracking.delivery.journal import journal_path
 from mlflow_yolo.tracking.delivery.replay import closing_status
