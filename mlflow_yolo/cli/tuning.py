@@ -30,7 +30,9 @@ def search_options(function: F) -> F:
     return add_options(
         function,
         option("space", default=SPACE, help="Dimensions, such as lr0=1e-4:0.1:log or prune=0:0.5; or a YAML file."),
-        option("objective", default="final/mAP50-95", help="Metrics to be best in, each with :min or :max if unusual."),
+        option(
+            "objective", default="auto", help="Metrics to be best in, as size_mb or x:min [final/mAP50-95, or top1]."
+        ),
         option("constraints", type=TEXT, default="auto", help="Bounds to keep: latency_p95_ms<=20,size_mb<=6 [none]."),
         option("sampler", default="tpe", help="tpe, gp, nsga2, random or grid."),
         option("pruner", default="auto", help="asha, hyperband, median, wilcoxon, none [median, with one goal]."),

@@ -49,7 +49,7 @@ class TuneQuestion:
         data: An embedded dataset, a data.yaml or a classification folder.
         model: A checkpoint, a yaml or a name; the space may name further ones.
         space: The search space, see `studies.tuning.space`.
-        objective: Comma-separated metrics to be best in.
+        objective: Comma-separated metrics to be best in; `auto` for what the task is judged by.
         constraints: Comma-separated bounds that a trial must keep.
         sampler: One of `search.SAMPLERS`.
         pruner: One of `search.PRUNERS`, or `auto`.
@@ -178,7 +178,8 @@ def check_tune(question: TuneQuestion) -> CheckedTune:
         **({"model": next(iter(space.models))} if "model" in space else {}),
     }
     known = known_metrics(base.task, dataset.names, has_test="test" in dataset.splits, replayed=space.replayed)
-    goals, constraints = parse_objective(question.objective, known), parse_constraints(question.constraints, known)
+    goals = parse_objective(_objective(question, base), known)
+    constraints = parse_constraints(question.constraints, known)
     if question.pruner not in ("auto", "none") and not _is_accuracy(goals):
         raise ArgumentError(
             f"pruner={question.pruner} judges by accuracy during the training, which is not what objective="
@@ -233,6 +234,12 @@ def _trial_plan(checked: CheckedTune, values: Mapping[str, Any], seeds: tuple[in
         conf=replayed.get("conf"),
         iou=replayed.get("iou"),
     )
+
+
+def _objective(question: TuneQuestion, base: Model) -> str:
+    if question.objective != "auto":
+        return question.objective
+    return "final/top1" if base.task == "classify" else "final/mAP50-95"
 
 
 def _is_accuracy(goals: tuple[Goal, ...]) -> bool:

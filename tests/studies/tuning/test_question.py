@@ -52,6 +52,16 @@ def test_a_trials_values_take_their_places_in_its_plan() -> None:
     assert TrialPlan.from_json(trial.to_json()) == trial
 
 
+@pytest.mark.parametrize(
+    ("data", "model", "metric"),
+    [("digits", "digits", "final/mAP50-95"), ("digits-cls", "yolo11n-cls.yaml", "final/top1")],
+)
+def test_the_goal_is_what_the_task_is_judged_by_unless_another_is_named(data: str, model: str, metric: str) -> None:
+    checked = check_tune(replace(QUESTION, data=data, model=model, objective="auto"))
+
+    assert [(goal.metric, goal.direction) for goal in checked.goals] == [(metric, "maximize")]
+
+
 def test_without_values_a_plan_is_the_default_and_other_seeds_can_be_asked_for() -> None:
     checked = check_tune(replace(QUESTION, freeze="backbone"))
 
