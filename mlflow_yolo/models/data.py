@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlflow_yolo.datasets.dataset import Dataset, write_ultralytics_yaml
 from mlflow_yolo.datasets.digits import EMBEDDED
-from mlflow_yolo.exceptions import ArgumentError
+from mlflow_yolo.exceptions import ArgumentError, CheckpointError
 
 DEFAULT_IMGSZ = 640
 EMBEDDED_IMGSZ = 128
@@ -60,3 +60,27 @@ def new_directory(output: Path, word: str) -> Path:
                 f"output={output} cannot be written: {error.strerror or error}. Choose another folder with --output."
             ) from error
     raise AssertionError("counting does not end")
+
+
+def check_names(names: tuple[str, ...], dataset: Dataset, *, model: str) -> None:
+    """Raise CheckpointError where a model's classes are not those of the data, naming the first that differs."""
+    if len(names) != len(dataset.names):
+        raise CheckpointError(
+            f"model={model} has {len(names)} classes and {dataset.name} has {len(dataset.names)}. "
+            "Use the data the model was trained for."
+        )
+    for index, (ours, theirs) in enumerate(zip(names, dataset.names, strict=True)):
+        if ours != theirs:
+            raise CheckpointError(
+                f"model={model} calls class {index} {ours!r} and {dataset.name} calls it {theirs!r}. "
+                "Use the data the model was trained for."
+            )
+
+
+def check_task(task: str, dataset: Dataset) -> None:
+    """Raise ArgumentError where a model's task is not that of the data."""
+    if task != dataset.task:
+        raise ArgumentError(
+            f"the model is for {task}, the data for {dataset.task}. "
+            f"Use data labelled for {task} or a {dataset.task} model."
+        )

@@ -4,12 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mlflow_yolo.exceptions import CheckpointError
+from mlflow_yolo.models.data import check_names
 from mlflow_yolo.stages import Stages
 from mlflow_yolo.tracking.stores.target import Target
 from mlflow_yolo.variant import digest, is_variant
 from mlflow_yolo.variants.comparison import Effort, Entry, compare, distinct, entry_of
 from mlflow_yolo.variants.results import log_results, write_results
-from mlflow_yolo.variants.subject import check_names, read_subject
+from mlflow_yolo.variants.subject import read_subject
 from mlflow_yolo.variants.table import terminal_text
 from mlflow_yolo.variants.workplace import workplace
 

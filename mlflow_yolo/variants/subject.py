@@ -7,7 +7,7 @@ from mlflow_yolo.datasets.dataset import Dataset, load_dataset
 from mlflow_yolo.exceptions import ArgumentError, CheckpointError
 from mlflow_yolo.models.arguments import check_imgsz
 from mlflow_yolo.models.checkpoint import Model, read_model
-from mlflow_yolo.models.data import AUTO, choose_split
+from mlflow_yolo.models.data import AUTO, check_names, choose_split
 
 TASKS = ("detect", "segment", "classify")
 """The tasks whose output the runtime reads."""
@@ -89,18 +89,3 @@ def check_size(imgsz: int, *, task: str) -> int:
         below = imgsz - imgsz % STRIDE
         raise ArgumentError(f"imgsz={imgsz} is no multiple of {STRIDE}. Use for example {below} or {below + STRIDE}.")
     return imgsz
-
-
-def check_names(names: tuple[str, ...], dataset: Dataset, *, model: str) -> None:
-    """Raise CheckpointError where a model's classes are not those of the data, naming the first that differs."""
-    if len(names) != len(dataset.names):
-        raise CheckpointError(
-            f"model={model} has {len(names)} classes and {dataset.name} has {len(dataset.names)}. "
-            "Use the data the model was trained for."
-        )
-    for index, (ours, theirs) in enumerate(zip(names, dataset.names, strict=True)):
-        if ours != theirs:
-            raise CheckpointError(
-                f"model={model} calls class {index} {ours!r} and {dataset.name} calls it {theirs!r}. "
-                "Use the data the model was trained for."
-            )

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from mlflow_yolo.exceptions import ArgumentError, CheckpointError
-from mlflow_yolo.variants.subject import check_names, check_size, choose_split, read_subject
+from mlflow_yolo.models.data import check_names, choose_split
+from mlflow_yolo.variants.subject import check_size, read_subject
 from tests.variants.made import a_dataset, a_subject
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from mlflow_yolo.blocks import Freeze, parse_freeze, parse_seeds
 from mlflow_yolo.datasets.dataset import Dataset, load_dataset
-from mlflow_yolo.exceptions import ArgumentError
 from mlflow_yolo.models.arguments import (
     check_arguments,
     check_device,
@@ -16,7 +15,7 @@ from mlflow_yolo.models.arguments import (
     check_positive,
 )
 from mlflow_yolo.models.checkpoint import Model, read_model
-from mlflow_yolo.models.data import default_imgsz
+from mlflow_yolo.models.data import check_task, default_imgsz
 from mlflow_yolo.studies.study import Trial
 from mlflow_yolo.tracking.maps.schedule import check_interval
 from mlflow_yolo.training.plan import Plan, Stage
@@ -129,7 +128,7 @@ def check_question(question: FreezeQuestion) -> CheckedQuestion:
     model = read_model(question.model, trust=question.trust)
     freezes = parse_freeze(question.freeze, model.blocks)
     dataset = load_dataset(question.data, task=model.task)
-    _check_task(model, dataset)
+    check_task(model.task, dataset)
 
     def plan(freeze: Freeze, seed: int) -> Plan:
         return Plan(
@@ -184,14 +183,6 @@ def _stages(question: FreezeQuestion, freeze: Freeze) -> tuple[Stage, ...]:
         warmup_epochs2=question.warmup_epochs2,
         unfreeze_every=question.unfreeze_every,
     )
-
-
-def _check_task(model: Model, dataset: Dataset) -> None:
-    if model.task != dataset.task:
-        raise ArgumentError(
-            f"the model is for {model.task}, the data for {dataset.task}. "
-            f"Use data labelled for {model.task} or a {dataset.task} model."
-        )
 
 
 def _config(

@@ -7,7 +7,7 @@ from mlflow_yolo.datasets.dataset import Dataset, load_dataset
 from mlflow_yolo.exceptions import ArgumentError, CheckpointError
 from mlflow_yolo.models.arguments import check_device, check_imgsz, check_positive
 from mlflow_yolo.models.checkpoint import EMBEDDED, read_model
-from mlflow_yolo.models.data import AUTO, choose_split
+from mlflow_yolo.models.data import AUTO, check_names, choose_split
 from mlflow_yolo.runtime.description import describe
 from mlflow_yolo.variant import VARIANT_FILE, is_variant
 
@@ -88,7 +88,7 @@ def read_subject(
     exported = model not in EMBEDDED and Path(model).suffix not in CHECKPOINTS and Path(model).exists()
     found = _exported(Path(model), imgsz) if exported else _checkpoint(model, imgsz, trust=trust)
     dataset = load_dataset(data, task=found.task)
-    _check_names(found.names, dataset, model=model)
+    check_names(found.names, dataset, model=model)
     if CHOOSING_SPLIT not in dataset.splits:
         raise ArgumentError(f"data={dataset.name} has no {CHOOSING_SPLIT} split to choose on. Add one to data.yaml.")
     return Subject(
@@ -141,17 +141,3 @@ def _check_task(model: str, task: str) -> None:
         )
     if task not in TASKS:
         raise CheckpointError(f"model={model} is for {task}. Thresholds are chosen for {' and '.join(TASKS)}.")
-
-
-def _check_names(names: tuple[str, ...], dataset: Dataset, *, model: str) -> None:
-    if len(names) != len(dataset.names):
-        raise CheckpointError(
-            f"model={model} has {len(names)} classes and {dataset.name} has {len(dataset.names)}. "
-            "Use the data the model was trained for."
-        )
-    for index, (ours, theirs) in enumerate(zip(names, dataset.names, strict=True)):
-        if ours != theirs:
-            raise CheckpointError(
-                f"model={model} calls class {index} {ours!r} and {dataset.name} calls it {theirs!r}. "
-                "Use the data the model was trained for."
-            )

@@ -15,7 +15,7 @@ from mlflow_yolo.models.arguments import (
     check_positive,
 )
 from mlflow_yolo.models.checkpoint import Model, read_model
-from mlflow_yolo.models.data import default_imgsz
+from mlflow_yolo.models.data import check_task, default_imgsz
 from mlflow_yolo.studies.tuning.objective import (
     Constraint,
     Goal,
@@ -162,7 +162,7 @@ def check_tune(question: TuneQuestion) -> CheckedTune:
     base = read_model(question.model, trust=question.trust)
     space = parse_space(question.space, model=question.model, trust=question.trust)
     dataset = load_dataset(question.data, task=base.task)
-    _check_task(base, dataset, space)
+    _check_tasks(base, dataset, space)
     defaults = {
         **question.arguments,
         "freeze": _depth(question.freeze, base),
@@ -252,13 +252,9 @@ def _check_word(option: str, word: str, known: tuple[str, ...]) -> None:
         raise ArgumentError(f"{option}={word} does not exist. Use {', '.join(known[:-1])} or {known[-1]}.")
 
 
-def _check_task(base: Model, dataset: Dataset, space: Space) -> None:
+def _check_tasks(base: Model, dataset: Dataset, space: Space) -> None:
     for model in (base, *space.models.values()):
-        if model.task != dataset.task:
-            raise ArgumentError(
-                f"the model is for {model.task}, the data for {dataset.task}. "
-                f"Use data labelled for {model.task} or a {dataset.task} model."
-            )
+        check_task(model.task, dataset)
     if space.replayed and base.task not in REPLAYED_TASKS:
         name = next(iter(space.replayed))
         raise ArgumentError(f"{name} is no dimension of {base.task}: it has no detections. Leave {name} out of space.")
