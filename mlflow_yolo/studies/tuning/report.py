@@ -288,8 +288,21 @@ def note(outcome: TuneOutcome, links: Links | None = None, repeat: Sequence[str]
         parts.append(f"[Compare the trials]({links.compare}) · [All charts]({links.charts}) · artifact `report.html`")
     parts += [markdown_table(headings, rows), *([more] if more else []), caveat(outcome)]
     if repeat:
-        parts.append("The same training again:\n\n" + "\n".join(f"    {line}" for line in repeat))
+        lines = "\n".join(folded(line) for line in repeat).splitlines()
+        parts.append("The same training again:\n\n" + "\n".join(f"    {line}" for line in lines))
     return "\n\n".join(parts)
+
+
+def folded(command: str, *, width: int = 80) -> str:
+    """Return a command line over several lines for a POSIX shell: MLflow's page grows as wide as its longest line."""
+    lines = [""]
+    for word in command.split(" --"):
+        option = word if not lines[-1] else f" --{word}"
+        if lines[-1] and len(lines[-1]) + len(option) > width:
+            lines.append(f" {option}")
+        else:
+            lines[-1] += option
+    return " \\\n".join(lines)
 
 
 def caveat(outcome: TuneOutcome) -> str:

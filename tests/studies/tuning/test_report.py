@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import shlex
 from dataclasses import replace
 from typing import Any
 
@@ -316,3 +317,14 @@ def test_the_report_is_one_file_that_loads_nothing() -> None:
         assert text in html
     assert re.findall(r"""(?:src|href)=["'](?!data:|#)""", html) == []
     assert "https://" not in html
+
+
+def test_a_long_command_is_folded_and_stays_the_same_for_a_shell() -> None:
+    command = "OMP_NUM_THREADS=1 mlflow-yolo train " + " ".join(f"--option{n} 'value {n}'" for n in range(12))
+
+    lines = report.folded(command).splitlines()
+
+    assert len(lines) > 1
+    assert max(map(len, lines)) < 90
+    assert shlex.split(" ".join(line.removesuffix("\\") for line in lines)) == shlex.split(command)
+    assert report.folded("mlflow-yolo train --seed 1") == "mlflow-yolo train --seed 1"
