@@ -24,7 +24,7 @@ from mlflow_yolo.studies.tuning.objective import (
     parse_constraints,
     parse_objective,
 )
-from mlflow_yolo.studies.tuning.search import PRUNERS, SAMPLERS
+from mlflow_yolo.studies.tuning.search import make_pruner, make_sampler
 from mlflow_yolo.studies.tuning.space import Space, parse_space
 from mlflow_yolo.studies.tuning.trial_plan import TrialPlan
 from mlflow_yolo.tracking.maps.schedule import check_interval
@@ -156,8 +156,6 @@ def check_tune(question: TuneQuestion) -> CheckedTune:
     check_lr_decay(question.lr_decay)
     check_arguments({"lr0": question.lr0, "warmup_epochs": question.warmup_epochs, **question.arguments})
     imgsz = default_imgsz(question.data) if question.imgsz is None else check_imgsz(question.imgsz)
-    _check_word("sampler", question.sampler, SAMPLERS)
-    _check_word("pruner", question.pruner, ("auto", *PRUNERS))
     seeds = parse_seeds(question.seeds)
     base = read_model(question.model, trust=question.trust)
     space = parse_space(question.space, model=question.model, trust=question.trust)
@@ -196,6 +194,8 @@ def check_tune(question: TuneQuestion) -> CheckedTune:
         costs=needs_costs(goals, constraints),
         config={},
     )
+    make_sampler(question.sampler, seed=seeds[0], space=space, n_goals=len(goals))
+    make_pruner(checked.pruner, epochs=question.epochs, n_seeds=len(seeds), n_goals=len(goals))
     checked.config.update(_config(checked))
     _check_corners(checked)
     return checked
@@ -245,11 +245,6 @@ def _objective(question: TuneQuestion, base: Model) -> str:
 def _is_accuracy(goals: tuple[Goal, ...]) -> bool:
     words = goals[0].metric.partition("/")
     return len(goals) == 1 and goals[0].direction == "maximize" and words[0] in ("final", "test", "op")
-
-
-def _check_word(option: str, word: str, known: tuple[str, ...]) -> None:
-    if word not in known:
-        raise ArgumentError(f"{option}={word} does not exist. Use {', '.join(known[:-1])} or {known[-1]}.")
 
 
 def _check_tasks(base: Model, dataset: Dataset, space: Space) -> None:

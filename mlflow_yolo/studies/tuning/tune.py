@@ -199,12 +199,17 @@ class _Tuning:
         n_running = sum(one.state == TrialState.RUNNING for one in trials)
         if self._stopping.reached(ended, n_asked=len(ended) + n_running):
             return n_running
-        return self.effort.trials - len(ended)
+        return self._n_trials - len(ended)
+
+    @property
+    def _n_trials(self) -> int:
+        """Trials in all: as many as are asked for, or as the space has points."""
+        n_points = self.checked.space.n_points
+        return self.effort.trials if n_points is None else min(self.effort.trials, n_points)
 
     @property
     def _stopping(self) -> Stopping:
-        effort = self.effort
-        return Stopping(effort.trials, effort.hours, effort.patience, goals=self.checked.goals)
+        return Stopping(self._n_trials, self.effort.hours, self.effort.patience, goals=self.checked.goals)
 
     def _search(self, parent: TrackedRun) -> None:
         """Run trials until the rules say stop."""
@@ -226,7 +231,7 @@ class _Tuning:
             child_run=lambda trial, tags: child_run(self.study, trial, parent, self.target, tags=tags),
             settle=partial(settle_ended, target=self.target),
         )
-        with self._progress(self.effort.trials, self.effort.trials - self._n_missing, len(checked.seeds)) as bar:
+        with self._progress(self._n_trials, self._n_trials - self._n_missing, len(checked.seeds)) as bar:
             coordinator.run(self.where.make(self.study, self.target), Live(bar, parent, self.search, checked.goals))
         if coordinator.exhausted:
             print("note: the space holds nothing more that was not tried", file=sys.stderr)
@@ -239,7 +244,9 @@ class _Tuning:
             return
         with self._progress(len(again), n_finished, 1) as bar:
             executor = self.where.make(self.study, self.target)
-            retrain(self.study, again, executor, parent=parent, target=self.target, watcher=bar)
+            n_failed = retrain(self.study, again, executor, parent=parent, target=self.target, watcher=bar)
+        if n_failed:
+            print(f"note: {n_failed} of them failed; the same command tries them again", file=sys.stderr)
 
     def _describe(self, number: int, values: Mapping[str, Any]) -> Trial:
         """Return our trial of a number and the suggested values."""
