@@ -70,8 +70,10 @@ demo: install
 
 # What computes and trains runs in one process a core, a file's tests together: they share what is expensive to make. The
 # others wait for servers, kill processes and hold deadlines, and have the machine for themselves.
-COMPUTING = $(addprefix tests/,attribution classification compression datasets detection explanation figures models \
-	runtime statistics training variants studies/freeze studies/thresholds studies/tuning)
+COMPUTING = $(wildcard tests/test_*.py) $(addprefix tests/,attribution benchmarks checkpoints classification compression \
+	datasets detection explanation figures models projects registry/gates runtime statistics training variants \
+	$(addprefix studies/,freeze thresholds tuning test_driver.py test_measured.py test_progress.py test_study.py) \
+	$(addprefix tracking/,autolog blocks events maps stores test_autolog.py test_complaints.py test_ddp.py))
 
 test: test-install
 	$(BIN)/python -m pytest -n auto --dist loadfile $(COMPUTING) $(PYTEST_ARGS)

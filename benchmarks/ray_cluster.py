@@ -62,7 +62,8 @@ def cluster(*, n_nodes: int = 2) -> Iterator[Cluster]:
         OSError: It does not start.
     """
     command = [sys.executable, "-c", f"from benchmarks.ray_cluster import serve; serve({n_nodes})"]
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    # Ray's client server forks with gRPC's threads running, whose fork handlers can close what the child polls.
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "GRPC_ENABLE_FORK_SUPPORT": "0"}
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

@@ -36,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it at import; one thread makes small tests faster and repeatable
     os.environ["MPLBACKEND"] = "Agg"  # no display
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported; it would start a sender thread
+    # Eight processes beside every MLflow server, for evaluations that nobody asks for: minutes of a whole run.
+    os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     # The generated data sets are the same for every test of a session; a developer may keep them between sessions.
     os.environ.setdefault("MLFLOW_YOLO_CACHE", str(scratch / "cache"))
 
@@ -44,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def isolated_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give every test its own tracking URI and working directory, and take back what it left behind."""
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        if name not in ("MLFLOW_YOLO_CACHE", "MLFLOW_DISABLE_TELEMETRY"):
+        if name not in ("MLFLOW_YOLO_CACHE", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"):
             monkeypatch.delenv(name)  # a run id, experiment, token or server of the developer's shell
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     # MLflow and Ultralytics resolve `./mlruns` and `runs/` against the working directory.

@@ -9,26 +9,21 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mlflow_yolo.exceptions import ArgumentError, WorkError
+from mlflow_yolo.ray_connection import connected, import_ray, passed_on
 from mlflow_yolo.studies.executors import Event, Job, NextJob
 from mlflow_yolo.studies.executors.ray_node import BEGUN, END, Mailbox, Order, do_job, unpack
 from mlflow_yolo.studies.executors.worker_process import GRACE_S, WORKER
-from mlflow_yolo.tracking.stores.addresses import answers
 from mlflow_yolo.tracking.stores.client import one_line
 
-_PASSED_ON = ("MLFLOW_TRACKING_", "MLFLOW_S3_", "AWS_")
-"""Variables of the driver that say how to reach the tracking server and its artifacts."""
-
 _HEAD = {"node:__internal_head__": 0.001}
-_SET_BY_RAY = ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_CLIENT_MODE", "PYTHONBREAKPOINT")
 _PAUSE_S = 0.2
-_WAYS = "Use address=local, or start a cluster (ray start --head) and use address=auto or ray://host:10001."
+_LOCAL = "Use address=local, or"
 
 
 class RayExecutor:
@@ -61,7 +56,7 @@ class RayExecutor:
         self._address = address
         self._cpus, self._gpus = cpus, gpus
         self._threads = threads or max(1, int(cpus))
-        self._environment = {**_passed_on(os.environ), **(environment or {})}
+        self._environment = {**passed_on(os.environ), **(environment or {})}
         self._command = list(command)
         self._workers = workers
         self._jobs: dict[Any, tuple[str, Job]] = {}  # Ray's reference of a task -> its uid and its job
@@ -74,9 +69,9 @@ class RayExecutor:
         Raises:
             ArgumentError: Ray is not installed, no cluster at the address, or none of its nodes is large enough.
         """
-        import_ray()
+        _import()
         if self._address != "local":
-            with connected(self._address):
+            with connected(self._address, otherwise=_LOCAL):
                 self._check_room()
 
     def run(self, next_job: NextJob) -> Iterator[Event]:
@@ -86,8 +81,8 @@ class RayExecutor:
             ArgumentError: No cluster at the address, or none of its nodes is large enough.
             WorkError: The cluster was lost.
         """
-        ray = import_ray()
-        with connected(self._address):
+        ray = _import()
+        with connected(self._address, otherwise=_LOCAL):
             self._check_room()
             self._mailbox = ray.remote(num_cpus=0, resources=_HEAD)(Mailbox).remote()
             try:
@@ -118,7 +113,7 @@ class RayExecutor:
         return started
 
     def _start(self, job: Job) -> None:
-        ray = import_ray()
+        ray = _import()
         task = ray.remote(
             num_cpus=self._cpus, num_gpus=self._gpus, max_retries=0, max_calls=1, scheduling_strategy="SPREAD"
         )(do_job)
@@ -135,7 +130,7 @@ class RayExecutor:
 
     def _hear(self) -> Iterator[Event]:
         """Yield what has been said, then the ends of those jobs that have ended."""
-        ray = import_ray()
+        ray = _import()
         ended, _ = ray.wait(list(self._jobs), num_returns=len(self._jobs), timeout=_PAUSE_S)
         keys = {uid: job.key for uid, job in self._jobs.values()}
         for uid, values in ray.get(self._mailbox.heard.remote()):
@@ -148,7 +143,7 @@ class RayExecutor:
 
     def _end(self, reference: Any) -> Iterator[Event]:
         """Yield why a job's worker was lost, where it was, and its end."""
-        ray = import_ray()
+        ray = _import()
         uid, job = self._jobs.pop(reference)
         node = self._begun.pop(uid, "its node")
         try:
@@ -200,7 +195,7 @@ class RayExecutor:
 
     def _stop(self) -> None:
         """Ask the workers to close their runs and bring their files back; then end what is left."""
-        ray = import_ray()
+        ray = _import()
         for reference, (uid, _) in self._jobs.items():
             if uid in self._begun:
                 self._mailbox.tell.remote(uid, {END: True})
@@ -217,71 +212,14 @@ class RayExecutor:
         ray.kill(self._mailbox)
 
 
-def import_ray() -> Any:
-    """Return Ray.
-
-    Raises:
-        ArgumentError: It is not installed.
-    """
-    try:
-        import ray
-    except ImportError:
-        raise ArgumentError("executor=ray needs Ray: pip install 'mlflow-yolo[ray]', or use executor=local.") from None
-    return ray
-
-
-@contextlib.contextmanager
-def connected(address: str) -> Iterator[None]:
-    """Connect this process to a cluster, unless it is already; leave only what was connected here.
-
-    Raises:
-        ArgumentError: There is none at the address.
-    """
-    ray = import_ray()
-    if ray.is_initialized():
-        yield
-        return
-    if address not in ("auto", "local") and not answers(address if "://" in address else f"ray://{address}"):
-        raise ArgumentError(f"address={address}: nobody answers there. {_WAYS}")
-    with _environment_kept():
-        try:
-            _initialise(ray, address)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ArgumentError(f"address={address}: {one_line(error)} {_WAYS}") from None
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
-
-@contextlib.contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Take back what Ray sets in the environment of the process."""
-    before = {name: os.environ.get(name) for name in _SET_BY_RAY}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of our own reports to nobody
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            os.environ.update({} if value is None else {name: value})
-
-
-def _initialise(ray: Any, address: str) -> None:
-    """Call `ray.init` so that SIGTERM goes on to mean what it meant."""
-    quiet: dict[str, Any] = {} if "://" in address else {"log_to_driver": False, "logging_level": "ERROR"}
-    own = {"include_dashboard": False} if address == "local" else {}
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=address, **quiet, **own)
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
+def _import() -> Any:
+    """Return Ray, or say how to do without."""
+    return import_ray("executor=ray", otherwise="or use executor=local.")
 
 
 def _nodes() -> list[Mapping[str, float]]:
     """Return the resources of every living node."""
-    return [node["Resources"] for node in import_ray().nodes() if node["Alive"]]
+    return [node["Resources"] for node in _import().nodes() if node["Alive"]]
 
 
 def _fit(amount: float, wanted: float) -> int:
@@ -297,7 +235,3 @@ def _reason(error: Exception) -> str:
         "TaskCancelledError": "it was cancelled",
     }
     return reasons.get(type(error).__name__) or one_line(error)
-
-
-def _passed_on(environment: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environment.items() if name.startswith(_PASSED_ON)}
