@@ -1,16 +1,22 @@
 """The command `benchmark`: what do these files cost and score on this machine?"""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from mlflow_yolo import keys
 from mlflow_yolo.exceptions import CheckpointError
 from mlflow_yolo.models.data import check_names
+from mlflow_yolo.registry.fetching import Fetched
+from mlflow_yolo.registry.links import link_tags
 from mlflow_yolo.stages import Stages
 from mlflow_yolo.tracking.stores.target import Target
 from mlflow_yolo.variant import digest, is_variant
 from mlflow_yolo.variants.comparison import Effort, Entry, compare, distinct, entry_of
+from mlflow_yolo.variants.origins import further_tags
+from mlflow_yolo.variants.records import write_records
 from mlflow_yolo.variants.results import log_results, write_results
-from mlflow_yolo.variants.subject import read_subject
+from mlflow_yolo.variants.subject import Subject, read_measured, read_subject
 from mlflow_yolo.variants.table import terminal_text
 from mlflow_yolo.variants.workplace import workplace
 
@@ -18,8 +24,8 @@ from mlflow_yolo.variants.workplace import workplace
 def run_benchmark_command(
     *,
     data: str,
-    model: str,
-    variants: str | None,
+    model: str | Fetched,
+    variants: Sequence[str | Fetched],
     split: str,
     imgsz: int | None,
     trust: bool,
@@ -31,9 +37,9 @@ def run_benchmark_command(
 
     Args:
         data: As for a training.
-        model: The checkpoint, always the first row.
-        variants: Comma-separated folders: variants, or folders of variants; other checkpoints may join. None for the
-            checkpoint alone.
+        model: The checkpoint, variant or registered version that is the first row.
+        variants: Folders of variants, or of folders of variants; registered versions and other checkpoints may join.
+            None of them: the first row alone.
         split: Of the scores.
         imgsz: Side of the checkpoint's input, None for the one it was trained with.
         trust: Load a checkpoint that names foreign classes.
@@ -45,28 +51,44 @@ def run_benchmark_command(
         InputError: Something in the input cannot work; nothing has been written.
     """
     effort.check()
-    subject = read_subject(model, data, split=split, imgsz=imgsz, trust=trust)
-    entries = [Entry(subject.checkpoint.name, subject.checkpoint, subject.imgsz)]
-    for path in find_variants(variants or ""):
-        if path.suffix == ".pt":
-            other = read_subject(str(path), data, split=split, imgsz=imgsz, trust=trust)
-            entries.append(Entry(path.name, path, other.imgsz))
-            continue
-        entry = entry_of(path)
-        assert entry.variant is not None
-        check_names(entry.variant.names, subject.dataset, model=str(path))
-        if entry.variant.task != subject.model.task:
-            raise CheckpointError(f"{path} is for {entry.variant.task}, {model} for {subject.model.task}.")
-        entries.append(entry)
-    entries = distinct(entries)
+    subject = read_measured(model, data, split=split, imgsz=imgsz, trust=trust)
+    named: list[Path | Fetched] = [subject.registered or subject.checkpoint]
+    for one in variants:
+        named += [one] if isinstance(one, Fetched) else find_variants(one)
+    entries = distinct([_entry(one, subject, data, imgsz=imgsz, trust=trust) for one in named])
+    links = {entry.name: link_tags(one) for entry, one in zip(entries, named, strict=True) if isinstance(one, Fetched)}
     question = {"variants": ", ".join(map(_label, entries[1:])), **asdict(effort)}
     with workplace("benchmark", output, subject, question, tracking) as place, Stages() as stages:
         comparison = compare(
             entries, subject.dataset, subject.split, effort=effort, directory=place.directory, stages=stages
         )
         folder = write_results(comparison, place.directory)
-        log_results(place.run, comparison, folder, tracking)
+        more = further_tags(entries, [entry.path for entry in entries if entry.variant is None])
+        place.run.set_tags(subject.tags)
+        lineage = {name: {**tags, **links.get(name, {})} for name, tags in more.items()}
+        log_results(place.run, comparison, folder, tracking, lineage=lineage)
+        write_records(comparison, place.directory, command="benchmark", more=more)
     return f"{terminal_text(comparison)}\n\nfiles: {folder}"
+
+
+def _entry(one: Path | Fetched, subject: Subject, data: str, *, imgsz: int | None, trust: bool) -> Entry:
+    """Return a row to be, checked to be about the same classes as the first one."""
+    if isinstance(one, Fetched):
+        name = keys.segment(f"{one.name}-{one.version}")
+        return _checked(entry_of(one.folder, name=name), subject, called=one.uri)
+    if is_variant(one):
+        return _checked(entry_of(one), subject, called=str(one))
+    if one == subject.checkpoint:
+        return Entry(one.name, one, subject.imgsz)
+    return Entry(one.name, one, read_subject(str(one), data, split=subject.split, imgsz=imgsz, trust=trust).imgsz)
+
+
+def _checked(entry: Entry, subject: Subject, *, called: str) -> Entry:
+    assert entry.variant is not None
+    check_names(entry.variant.names, subject.dataset, model=called)
+    if entry.variant.task != subject.model.task:
+        raise CheckpointError(f"{called} is for {entry.variant.task}, {subject.label} for {subject.model.task}.")
+    return entry
 
 
 def find_variants(text: str) -> list[Path]:

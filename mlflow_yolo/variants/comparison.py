@@ -10,12 +10,12 @@ import numpy as np
 from mlflow_yolo.datasets.dataset import Dataset
 from mlflow_yolo.detection.bootstrap import Difference
 from mlflow_yolo.exceptions import ArgumentError, MlflowYoloError
+from mlflow_yolo.runtime.accuracy import Accuracy, agreement_with, difference, measure_accuracy
 from mlflow_yolo.runtime.benchmark import BenchmarkResult, Candidate, run_benchmark
 from mlflow_yolo.runtime.hardware import usable_cores
 from mlflow_yolo.runtime.speed import Ratio, speedup
 from mlflow_yolo.stages import Stages
 from mlflow_yolo.variant import Variant, digest, read_variant
-from mlflow_yolo.variants.accuracy import Accuracy, agreement_with, difference, measure_accuracy
 from mlflow_yolo.variants.checkpoints import OPENER, open_pipeline
 
 CHECKPOINT = "pt"
@@ -202,6 +202,34 @@ def compare(
     return Comparison(rows, base, dataset, split)
 
 
+def predictions_file(entry: Entry, dataset: Dataset, split: str, directory: Path) -> Path:
+    """Return where `compare` keeps what an entry predicts; other bytes, data or sizes have another file."""
+    key = "-".join((digest(entry.path)[:12], dataset.fingerprint, split, "x".join(map(str, entry.size))))
+    return directory / "predictions" / f"{entry.name}-{key}.npz"
+
+
+def parent_of(row: Row, comparison: Comparison) -> Row | None:
+    """Return what a variant is judged against: the float32 ONNX it was made from, and for that one its checkpoint.
+
+    The float32 ONNX of another checkpoint or size (`pruned-`, `control-`, `256px-`) is judged against the reference;
+    None for a checkpoint, and for a variant beside which nothing was measured.
+    """
+    if row.entry.variant is None:
+        return None
+    sources = row.entry.variant.sources
+    others = [other for other in comparison.rows if other.entry.name != row.entry.name]
+    variants = {other.entry.variant.sha256: other for other in others if other.entry.variant}
+    made_from = variants.get(str(sources.get("fp32_sha256") or sources.get("onnx_sha256")))
+    reference = [other for other in others if other.entry.name == comparison.reference]
+    checkpoints = [other for other in others if other.entry.variant is None]
+    own = [other for other in checkpoints if _sha256(other) == sources.get("checkpoint_sha256")]
+    return next(iter([*([made_from] if made_from else []), *reference, *own, *checkpoints]), None)
+
+
+def _sha256(row: Row) -> str:
+    return digest(row.entry.path) if row.entry.path.is_file() else ""
+
+
 def _reference(entries: Sequence[Entry], wanted: str) -> str:
     """Return the name of the first entry with the wanted name, else of the wanted kind, else of the first."""
     called = [entry.name for entry in entries if entry.name == wanted]
@@ -215,13 +243,12 @@ def _turns(stages: Stages) -> Callable[[int, int, str], None]:
 
 def _score(entry: Entry, dataset: Dataset, split: str, directory: Path, stages: Stages) -> Accuracy | str:
     """Return what an entry scores, or why it could not be run."""
-    key = "-".join((digest(entry.path)[:12], dataset.fingerprint, split, "x".join(map(str, entry.size))))
     try:
         return measure_accuracy(
             partial(open_pipeline, entry.path, imgsz=entry.imgsz),
             dataset,
             split,
-            keep=directory / "predictions" / f"{entry.name}-{key}.npz",
+            keep=predictions_file(entry, dataset, split, directory),
             progress=stages.count(f"{split} of {entry.name}", unit="image"),
         )
     except MlflowYoloError as error:

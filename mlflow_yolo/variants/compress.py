@@ -14,8 +14,10 @@ from mlflow_yolo.variants.convert import calibration_params, check_method, log_p
 from mlflow_yolo.variants.exactness import check_parity
 from mlflow_yolo.variants.fine_tuning import FineTuning
 from mlflow_yolo.variants.making import BASE, FLOAT_KINDS, INT8_KINDS, Orders, make_variant, missing_extra, parse_kinds
+from mlflow_yolo.variants.origins import further_tags, teacher_tags
 from mlflow_yolo.variants.prune import Pruned, distillation_of, lineage, prune_and_train, record_sentence
 from mlflow_yolo.variants.pruning_order import PruningOrder
+from mlflow_yolo.variants.records import write_records
 from mlflow_yolo.variants.results import log_results, write_results
 from mlflow_yolo.variants.subject import Subject, check_size, read_subject
 from mlflow_yolo.variants.table import terminal_text
@@ -123,7 +125,8 @@ def run_compress(
         for prefix, one in more.items():
             entries += _variants(replace(orders, subject=one), (BASE,), place, stages, prefix=prefix)
         pruned = _pruned(subject, chain, place, stages, distillation)
-        thin = _pruned_entries(orders, pruned, chain, place, stages) if pruned else []
+        taught = {"distillation": teacher_tags(distillation)} if distillation else {}
+        thin = _pruned_entries(replace(orders, sources=taught), pruned, chain, place, stages) if pruned else []
         entries = distinct([*entries, *thin, *(_control_entries(orders, pruned, place, stages) if pruned else [])])
         comparison = compare(
             entries, subject.dataset, subject.split, effort=effort, directory=place.directory, stages=stages
@@ -131,7 +134,11 @@ def run_compress(
         folder = write_results(comparison, place.directory)
         paths = {entry.path for entry in thin}
         tags = {entry.name: lineage(pruned.record) for entry in entries if pruned and entry.path in paths}
-        log_results(place.run, comparison, folder, tracking, lineage=tags)
+        checkpoints = [subject.checkpoint, *(one.checkpoint for one in others), *(_made(pruned) if pruned else [])]
+        further = further_tags(entries, checkpoints)
+        further = {name: {**found, **tags.get(name, {})} for name, found in further.items()}
+        log_results(place.run, comparison, folder, tracking, lineage=further)
+        write_records(comparison, place.directory, command="compress", checkpoints=checkpoints, more=further)
     return Compressed(comparison, pruned, place.directory)
 
 
@@ -210,13 +217,22 @@ def _pruned_entries(orders: Orders, pruned: Pruned, chain: Chain, place: Workpla
     kinds = tuple(kind for kind in PRUNED_KINDS if kind in chain.kinds)
     entries = [Entry(pruned.checkpoint.name, pruned.checkpoint, subject.imgsz)]
     entries += _variants(
-        replace(orders, subject=subject.of(pruned.checkpoint), sources={"pruning": lineage(pruned.record)}),
+        replace(
+            orders,
+            subject=subject.of(pruned.checkpoint),
+            sources={**(orders.sources or {}), "pruning": lineage(pruned.record)},
+        ),
         kinds,
         place,
         stages,
         prefix="pruned-",
     )
     return entries
+
+
+def _made(pruned: Pruned) -> list[Path]:
+    """Return the checkpoints that pruning made and variants come from."""
+    return [pruned.checkpoint, *([pruned.control] if pruned.control else [])]
 
 
 def _control_entries(orders: Orders, pruned: Pruned, place: Workplace, stages: Stages) -> list[Entry]:

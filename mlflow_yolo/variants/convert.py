@@ -8,11 +8,11 @@ from typing import Any
 from mlflow_yolo.compression.quantization.calibration import CalibrationSet, choose_calibration
 from mlflow_yolo.exceptions import ArgumentError
 from mlflow_yolo.figures.table import text_table
+from mlflow_yolo.runtime.accuracy import Accuracy, measure_accuracy
 from mlflow_yolo.runtime.parity import Parity
 from mlflow_yolo.stages import Stages
 from mlflow_yolo.tracking.stores.target import Target
 from mlflow_yolo.variant import read_variant, size_mb
-from mlflow_yolo.variants.accuracy import Accuracy, measure_accuracy
 from mlflow_yolo.variants.checkpoints import open_pipeline
 from mlflow_yolo.variants.exactness import check_parity
 from mlflow_yolo.variants.making import BASE, METHODS, Orders, make_variant

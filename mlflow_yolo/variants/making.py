@@ -11,8 +11,8 @@ from typing import Any
 from mlflow_yolo.compression.export import export_onnx
 from mlflow_yolo.compression.quantization.calibration import CalibrationSet
 from mlflow_yolo.exceptions import ArgumentError, CheckpointError
+from mlflow_yolo.runtime.accuracy import measure_accuracy
 from mlflow_yolo.variant import KINDS, Variant, making, read_variant, write_variant
-from mlflow_yolo.variants.accuracy import measure_accuracy
 from mlflow_yolo.variants.checkpoints import open_pipeline
 from mlflow_yolo.variants.exactness import check_parity
 from mlflow_yolo.variants.subject import Subject

@@ -1,8 +1,8 @@
 """What a comparison leaves behind: files beside it, a child run per candidate, table and figures at the parent."""
 
-import json
 import math
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,12 @@ from mlflow_yolo.tracking.events.command_run import child_run
 from mlflow_yolo.tracking.run import TrackedRun
 from mlflow_yolo.tracking.stores.target import Target
 from mlflow_yolo.variants.comparison import Comparison, Row
+from mlflow_yolo.variants.origins import operating_tags, origin_tags, text
 from mlflow_yolo.variants.table import answer, best_row, change_text, frame, machine, shown, terminal_text
 
 FOLDER = "benchmark"
+FILES = ("table.csv", "summary.txt", "pareto.png", "pareto.html", "latency_rounds.png")
+"""What goes to the parent run; the records beside them hold every prediction and go with the models."""
 
 
 def write_results(comparison: Comparison, directory: Path) -> Path:
@@ -56,7 +59,8 @@ def log_results(
         tracking: Where the children go.
         lineage: Further tags by candidate: pruning, teacher, calibration.
     """
-    run.log_file(folder)
+    for file in FILES:
+        run.log_file(folder / file, FOLDER)
     run.set_tags({keys.TAG_NOTE: note(comparison)})
     best = best_row(comparison)
     if best is not None and best.speed is not None:
@@ -128,11 +132,11 @@ def tags(row: Row, comparison: Comparison) -> dict[str, str]:
         "variant.reference": comparison.reference,
         "model.size_mb": f"{row.cost.size_mb:.3f}",
         "bench.imgsz": max(row.entry.size),
+        "bench.precision": row.entry.kind.rsplit("-", 1)[0] if variant else "fp32",
     }
     if variant is not None:
         found |= {"model.sha256": variant.sha256, "model.task": variant.task, "model.opset": variant.opset or ""}
-        found |= {f"op.{name}": value for name, value in variant.operating_point.items()}
-        found |= {f"source.{name}": _text(value) for name, value in variant.sources.items()}
+        found |= operating_tags(variant.operating_point) | origin_tags(variant)
     if accuracy is not None:
         found |= {f"acc.{name}": f"{value:.6f}" for name, value in accuracy.values.items()}
         found |= {
@@ -142,14 +146,15 @@ def tags(row: Row, comparison: Comparison) -> dict[str, str]:
             "acc.worst_class": "{} {:.4f}".format(*accuracy.worst_class),
             "acc.change_points": change_text(row),
             "acc.agreement": f"{row.agreement:.4f}",
+            "acc.ultralytics_version": metadata.version("ultralytics"),
         }
         if len(accuracy.per_class) <= keys.MAX_CLASSES_AS_METRICS:
-            found["acc.per_class"] = _text({name: round(value, 4) for name, value in accuracy.per_class.items()})
+            found["acc.per_class"] = text(_rounded(accuracy.per_class))
     return {name: str(value)[:4000] for name, value in found.items() if str(value) != ""}
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _rounded(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else round(value, 4) for name, value in values.items()}
 
 
 def _point(row: Row) -> Point:

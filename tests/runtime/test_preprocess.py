@@ -72,3 +72,12 @@ def test_a_batch_is_bit_for_bit_that_of_ultralytics() -> None:
 def test_other_numbers_of_channels_keep_their_order(channels: int) -> None:
     image = noise(4, 6, channels)
     assert np.array_equal(to_batch([image])[0], (image.transpose(2, 0, 1) / np.float32(255)).astype(np.float32))
+
+
+@pytest.mark.parametrize("shape", [(1, 65535, 3), (65535, 1, 3), (3, 20000, 3)])
+def test_a_thread_of_pixels_is_not_scaled_up_whole(shape: tuple[int, int, int]) -> None:
+    """Scaled as a whole, the first one takes 10 GB."""
+    image = np.zeros(shape, np.uint8)
+    height, width = shape[:2]
+    image[height // 2 - min(height // 2, 200) : height // 2 + 200, max(width // 2 - 200, 0) : width // 2 + 200] = 255
+    assert (resize_and_crop(image, (224, 224)) == 255).all()

@@ -9,11 +9,11 @@ import numpy as np
 
 from mlflow_yolo.detection.bootstrap import Difference
 from mlflow_yolo.models.checkpoint import Model
+from mlflow_yolo.runtime.accuracy import Accuracy
 from mlflow_yolo.runtime.benchmark_result import BenchmarkResult
 from mlflow_yolo.runtime.hardware import Hardware
 from mlflow_yolo.runtime.speed import Ratio
 from mlflow_yolo.variant import Variant
-from mlflow_yolo.variants.accuracy import Accuracy
 from mlflow_yolo.variants.comparison import Comparison, Entry, Row
 from mlflow_yolo.variants.subject import Subject
 

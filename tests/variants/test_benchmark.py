@@ -5,7 +5,11 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from mlflow_yolo.detection.samples import load_samples
 from mlflow_yolo.exceptions import CheckpointError
+from mlflow_yolo.registry.candidates import find_candidates
+from mlflow_yolo.registry.record import read_record
+from mlflow_yolo.runtime.parity import MAX_SCORE
 from mlflow_yolo.variant import Variant, write_variant
 from mlflow_yolo.variants.benchmark import find_variants
 from tests.variants.conftest import Exported, Run
@@ -73,3 +77,19 @@ def test_variants_are_measured_beside_their_checkpoint_and_a_broken_one_is_a_row
     assert {found.info.status for found in runs.values()} == {"FINISHED"}
     assert "model.onnx" in runs["broken"].data.tags["bench.error"]
     assert runs["fp16-onnx"].data.tags["bench.threads"] == "1"
+
+    records = {name: read_record(tmp_path / "out" / "benchmark" / "records" / name) for name in table.index[1:]}
+    exact, half = records["fp32-onnx"], records["fp16-onnx"]
+    assert exact.parity is not None
+    assert exact.parity["score_max"] < MAX_SCORE
+    assert half.parity is None
+    assert (exact.parent.name, half.parent.name) == ("digits.pt", "fp32-onnx")
+    assert [one.run_id for one in (exact, half)] == [runs[name].info.run_id for name in ("fp32-onnx", "fp16-onnx")]
+    assert half.variant.cost.latency_p50_ms == table.loc["fp16-onnx", "latency_p50_ms"]
+    folder = tmp_path / "out" / "benchmark" / "records" / "fp16-onnx"
+    ours, theirs = (load_samples(folder / file) for file in ("predictions.npz", "parent_predictions.npz"))
+    assert [one.image for one in ours] == [one.image for one in theirs]
+    assert len(ours) == 4
+    candidates, failed = find_candidates([tmp_path / "out"])
+    assert [one.name for one in candidates] == ["fp32-onnx", "fp16-onnx"]
+    assert [one.name for one in failed] == ["broken"]

@@ -1,10 +1,22 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mlflow_yolo.exceptions import ArgumentError
-from mlflow_yolo.variants.comparison import Effort, Entry, _reference, distinct, is_measured, is_worse_by_at_most
-from tests.variants.made import a_row, a_variant
+from mlflow_yolo.variant import digest
+from mlflow_yolo.variants.comparison import (
+    Effort,
+    Entry,
+    Row,
+    _reference,
+    distinct,
+    is_measured,
+    is_worse_by_at_most,
+    parent_of,
+    predictions_file,
+)
+from tests.variants.made import a_comparison, a_dataset, a_row, a_variant
 
 
 def names(*paths: str) -> list[str]:
@@ -75,3 +87,69 @@ def test_an_entry_says_what_runs_it_and_at_which_size() -> None:
         assert (entry.kind, entry.runtime, entry.size) == (kind, runtime, (96, 128))
     checkpoint = Entry("m.pt", Path("m.pt"), 96)
     assert (checkpoint.kind, checkpoint.runtime, checkpoint.size) == ("pt", "PyTorch", (96, 96))
+
+
+def parents(*rows: Row, reference: str = "fp32-onnx") -> dict[str, str | None]:
+    """Return the name of each row's parent."""
+    comparison = a_comparison(*rows, reference=reference)
+    found = {row.entry.name: parent_of(row, comparison) for row in rows}
+    return {name: parent.entry.name if parent else None for name, parent in found.items()}
+
+
+def named(name: str, kind: str, sha256: str, **sources: str) -> Row:
+    """Return a row of any name."""
+    row = a_row(kind, sha256=sha256 * 64, sources=sources)
+    return replace(row, entry=replace(row.entry, name=name))
+
+
+def test_a_variant_is_judged_against_what_it_was_made_from() -> None:
+    found = parents(
+        a_row("m.pt"),
+        named("fp32-onnx", "fp32-onnx", "1"),
+        named("int8-onnx", "int8-onnx", "2", fp32_sha256="1" * 64),
+        named("256px-fp32-onnx", "fp32-onnx", "3"),
+        a_row("pruned.pt"),
+        named("pruned-fp32-onnx", "fp32-onnx", "4"),
+        named("pruned-int8-openvino", "int8-openvino", "5", onnx_sha256="4" * 64),
+        named("qat", "int8-qat-onnx", "6"),
+    )
+    assert found == {
+        "m.pt": None,
+        "fp32-onnx": "m.pt",
+        "int8-onnx": "fp32-onnx",
+        "256px-fp32-onnx": "fp32-onnx",
+        "pruned.pt": None,
+        "pruned-fp32-onnx": "fp32-onnx",
+        "pruned-int8-openvino": "pruned-fp32-onnx",
+        "qat": "fp32-onnx",
+    }
+
+
+def test_a_variant_without_its_float32_beside_it_is_judged_against_the_checkpoint() -> None:
+    found = parents(a_row("m.pt"), named("int8-onnx", "int8-onnx", "2", fp32_sha256="9" * 64), reference="m.pt")
+    assert found["int8-onnx"] == "m.pt"
+    assert parents(named("int8-onnx", "int8-onnx", "2"), reference="int8-onnx") == {"int8-onnx": None}
+
+
+def test_the_reference_is_judged_against_its_own_checkpoint(tmp_path: Path) -> None:
+    rows = [a_row("first.pt"), a_row("own.pt")]
+    for row in rows:
+        (tmp_path / row.entry.name).write_text(row.entry.name)
+    rows = [replace(row, entry=replace(row.entry, path=tmp_path / row.entry.name)) for row in rows]
+    own = digest(tmp_path / "own.pt")
+    assert parents(*rows, named("fp32-onnx", "fp32-onnx", "1", checkpoint_sha256=own))["fp32-onnx"] == "own.pt"
+
+
+def test_predictions_are_kept_by_bytes_data_split_and_size(tmp_path: Path) -> None:
+    (tmp_path / "m.pt").write_text("1")
+    entry, data = Entry("m.pt", tmp_path / "m.pt", 96), a_dataset()
+    first = predictions_file(entry, data, "test", tmp_path)
+    assert first.parent == tmp_path / "predictions"
+    others = {
+        predictions_file(entry, data, "val", tmp_path),
+        predictions_file(replace(entry, imgsz=64), data, "test", tmp_path),
+        predictions_file(entry, a_dataset(fingerprint="beef"), "test", tmp_path),
+    }
+    (tmp_path / "m.pt").write_text("2")
+    others.add(predictions_file(entry, data, "test", tmp_path))
+    assert len({first, *others}) == 5

@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from mlflow_yolo import keys
 from mlflow_yolo.exceptions import ArgumentError
+from mlflow_yolo.registry.record import read_record
 from mlflow_yolo.variant import read_variant
 from mlflow_yolo.variants import compress
 from mlflow_yolo.variants.compress import read_kinds, read_sizes
@@ -92,6 +93,22 @@ def test_a_killed_chain_goes_on_where_it_was_in_the_same_run(
     assert {found.data.tags.get(keys.TAG_PARENT) for found in runs} == {None, parent.info.run_id}
     assert by_name["pruned-int8-onnx"].data.tags["prune.ratio"] == "0.3"
     assert "prune.ratio" not in by_name["int8-onnx"].data.tags
+    records = {name: read_record(out / "benchmark" / "records" / name) for name in names if not name.endswith(".pt")}
+    parents = {name: record.parent.name for name, record in records.items() if record.parent}
+    assert parents == {
+        "fp32-onnx": "digits.pt",
+        "int8-onnx": "fp32-onnx",
+        "pruned-fp32-onnx": "fp32-onnx",
+        "pruned-int8-onnx": "pruned-fp32-onnx",
+    }
+    assert [name for name, record in records.items() if record.parity] == ["fp32-onnx", "pruned-fp32-onnx"]
+    tags = {name: record.tags for name, record in records.items()}
+    assert int(tags["pruned-int8-onnx"]["model.params"]) < int(tags["int8-onnx"]["model.params"])
+    assert tags["pruned-int8-onnx"]["model.params"] == tags["pruned-int8-onnx"]["prune.params"]
+    assert tags["int8-onnx"]["quant.calib_n"] == "4"
+    assert {name: record.run_id for name, record in records.items()} == {
+        name: by_name[name].info.run_id for name in records
+    }
 
 
 def _kill_when(reached: object, words: list[str]) -> None:

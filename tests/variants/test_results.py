@@ -41,13 +41,14 @@ def test_tags_say_what_it_is_where_it_was_measured_and_what_it_scored() -> None:
             change=(-0.004, -0.008, 0.001),
             opset=17,
             operating_point={"conf": 0.25, "iou": 0.7},
-            sources={"checkpoint": "m.pt", "calibration": {"n": 8}},
+            sources={"checkpoint": "m.pt", "calibration": {"n": 8, "files": ["a.jpg"] * 5000}},
         )
     )
     found = results.tags(comparison.rows[0], comparison)
     assert found["variant.kind"] == "int8-onnx"
     assert (found["model.sha256"], found["model.task"], found["model.opset"]) == ("c" * 64, "detect", "17")
-    assert (found["op.conf"], found["source.checkpoint"], found["source.calibration"]) == ("0.25", "m.pt", '{"n": 8}')
+    assert (found["op.conf"], found["lineage.checkpoint"], found["quant.calib_n"]) == ("0.25", "m.pt", "8")
+    assert found["bench.precision"] == "int8"
     assert (found["bench.cpu_model"], found["bench.p50_ms"], found["bench.imgsz"]) == ("Test CPU", "10", "128")
     assert (found["acc.split"], found["acc.n_images"], found["acc.dataset"]) == ("test", "20", "f00d")
     assert found["acc.change_points"] == "-0.40 [-0.80, +0.10]"
@@ -93,6 +94,7 @@ def test_every_candidate_is_a_child_run_and_the_same_command_continues_it(
         with command_run(target, tmp_path / "out", uid=uid) as run:
             uid = run.uid
             folder = results.write_results(comparison, tmp_path / "out")
+            (folder / "records").mkdir(exist_ok=True)
             results.log_results(run, comparison, folder, target, lineage={"int8-onnx": {"prune.ratio": "0.3"}})
 
     runs = {run.info.run_name: run for run in client.search_runs(["0"])}
@@ -103,6 +105,8 @@ def test_every_candidate_is_a_child_run_and_the_same_command_continues_it(
     assert parent.data.metrics["variants/best_speedup"] == 2.0
     assert parent.data.tags["mlflow.note.content"] == results.note(comparison)
     assert {one.path for one in client.list_artifacts(parent.info.run_id)} == {"benchmark"}
+    shown = {one.path.removeprefix("benchmark/") for one in client.list_artifacts(parent.info.run_id, "benchmark")}
+    assert shown == set(results.FILES), "records hold every prediction: they go with the models, not with the run"
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.data.tags["prune.ratio"] == "0.3"
     assert child.data.params == {"variant": "int8-onnx", "kind": "int8-onnx", "imgsz": "128"}

@@ -13,6 +13,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from mlflow_yolo.exceptions import CheckpointError
 from mlflow_yolo.models import checkpoint as models
+from mlflow_yolo.models.scan import scan
 
 TASKS = ("detect", "segment", "classify")
 BLOCKS = frozenset(
@@ -47,7 +48,7 @@ def read_network(checkpoint: Path, *, trust: bool = False) -> BaseModel:
     if not checkpoint.is_file():
         raise CheckpointError(f"model={checkpoint} does not exist. Give the path of a .pt checkpoint.")
     if not trust:
-        models.scan(checkpoint)
+        scan(checkpoint)
     loaded = models.load(str(checkpoint))
     network, found = loaded.model, loaded.ckpt or {}
     if loaded.task not in TASKS:

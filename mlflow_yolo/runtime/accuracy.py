@@ -1,5 +1,7 @@
 """What a checkpoint or a variant scores, all by one evaluator: unclipped boxes, square inputs, one split."""
 
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from mlflow_yolo.detection.agreement import agreement
 from mlflow_yolo.detection.bootstrap import Difference, bootstrap_map, bootstrap_mean
 from mlflow_yolo.detection.evaluation import evaluate
 from mlflow_yolo.detection.samples import Sample, load_samples, save_samples
+from mlflow_yolo.exceptions import InputError
 from mlflow_yolo.runtime.pipeline import Pipeline
 from mlflow_yolo.runtime.scoring import probabilities_of, samples_of
 
@@ -36,6 +39,7 @@ class Accuracy:
         samples: Ground truth and detections per image; empty for classification.
         correct: (N,) whether each image was named right; empty for detection.
         predicted: (N,) the class each image was given; empty for detection.
+        true: (N,) the class each image has; empty for detection.
     """
 
     split: str
@@ -46,6 +50,7 @@ class Accuracy:
     samples: Sequence[Sample] = ()
     correct: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     predicted: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    true: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
     def headline(self) -> tuple[str, float]:
@@ -97,9 +102,39 @@ def measure_accuracy(
     return _detected(split, dataset.names, samples)
 
 
+def read_accuracy(kept: Path, *, names: tuple[str, ...], task: str, split: str) -> Accuracy:
+    """Return what the predictions score that `measure_accuracy` kept, without model and data.
+
+    Args:
+        kept: The file.
+        names: Class names by id.
+        task: `classify` or any other.
+        split: The split that they were made on.
+
+    Raises:
+        InputError: The file is missing or damaged, or its classes are not `names`.
+    """
+    if task == "classify":
+        true, probabilities = _load_probabilities(kept)
+        if probabilities.shape != (len(true), len(names)) or not set(true.tolist()) <= set(range(len(names))):
+            raise InputError(f"{kept} is not about {len(names)} classes: measure the model again.")
+        numbers = [probabilities]
+    else:
+        samples = load_samples(kept)
+        numbers = [values for one in samples for values in (one.boxes, one.scores, one.gt_boxes)]
+    if not all(np.isfinite(values).all() for values in numbers):
+        raise InputError(f"{kept} holds what is not a number: measure the model again.")
+    return _classified(split, names, true, probabilities) if task == "classify" else _detected(split, names, samples)
+
+
 def difference(reference: Accuracy, other: Accuracy, *, n_classes: int) -> Difference:
-    """Return how far the headline value of `other` lies from that of `reference`, with its interval over images."""
+    """Return how far the headline value of `other` lies from that of `reference`, with its interval over images.
+
+    Raises:
+        InputError: They are not of the same images with the same labels.
+    """
     if len(reference.correct):
+        _check_images(reference, other)
         values = {"reference": [reference.correct], "other": [other.correct]}
         return bootstrap_mean(values, baseline="reference")["other"]
     samples = {"reference": [reference.samples], "other": [other.samples]}
@@ -111,10 +146,24 @@ def agreement_with(reference: Accuracy, other: Accuracy) -> float:
 
     The F1 of one's detections against the other's at the reference's operating point (same class, IoU 0.5); for
     classification the share of images that both name the same.
+
+    Raises:
+        InputError: They are not of the same images.
     """
     if len(reference.correct):
+        _check_images(reference, other)
         return float((reference.predicted == other.predicted).mean())
     return agreement(reference.samples, other.samples, conf=reference.conf).f1
+
+
+def _check_images(reference: Accuracy, other: Accuracy) -> None:
+    """Raise unless two classifiers saw as many images of the same classes; their names were not kept."""
+    if len(reference.correct) != len(other.correct) or not np.array_equal(reference.true, other.true):
+        n_reference, n_other = len(reference.correct), len(other.correct)
+        raise InputError(
+            f"{n_reference} images of {reference.split} and {n_other} of {other.split} are not the same images in the "
+            "same order: measure both on the same split."
+        )
 
 
 def _detected(split: str, names: tuple[str, ...], samples: Sequence[Sample]) -> Accuracy:
@@ -139,8 +188,7 @@ def _probabilities(
     open_pipeline: Callable[[], Pipeline], dataset: Dataset, split: str, keep: Path | None, progress: Progress | None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
     if keep is not None and keep.is_file():
-        with np.load(keep, allow_pickle=False) as kept:
-            return kept["true"], kept["probabilities"]
+        return _load_probabilities(keep)
     true, probabilities = probabilities_of(open_pipeline(), dataset, split, progress=progress)
     if keep is not None:
         keep.parent.mkdir(parents=True, exist_ok=True)
@@ -148,6 +196,24 @@ def _probabilities(
         np.savez_compressed(unfinished, true=true, probabilities=probabilities)
         unfinished.replace(keep)
     return true, probabilities
+
+
+def _load_probabilities(kept: Path) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+    try:
+        # opened here: np.load leaves a truncated file open
+        with kept.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return file["true"].astype(np.int64).reshape(-1), file["probabilities"].astype(np.float64)
+    except (
+        AttributeError,
+        EOFError,
+        KeyError,
+        OSError,
+        TypeError,
+        ValueError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise InputError(f"{kept} holds no readable predictions ({error}): measure the model again.") from error
 
 
 def _classified(
@@ -168,4 +234,5 @@ def _classified(
         conf=float("nan"),
         correct=correct,
         predicted=ranked[:, 0].astype(np.int64),
+        true=true,
     )

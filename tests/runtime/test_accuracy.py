@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mlflow_yolo.detection.samples import Sample, load_samples, save_samples
-from mlflow_yolo.variants.accuracy import agreement_with, difference, measure_accuracy
+from mlflow_yolo.exceptions import InputError
+from mlflow_yolo.runtime.accuracy import agreement_with, difference, measure_accuracy, read_accuracy
 from tests.variants.made import a_dataset, correct
 
 BOX = [10.0, 10.0, 30.0, 30.0]
@@ -97,3 +98,34 @@ def test_classifiers_are_compared_image_by_image() -> None:
     assert agreement_with(reference, other) == 0.5
     assert difference(reference, other, n_classes=2).difference == 0.0
     assert difference(reference, correct(1, 0, 0, 0), n_classes=2).difference == pytest.approx(-0.5)
+
+
+def test_what_was_kept_is_read_without_model_and_data(tmp_path: Path) -> None:
+    file = kept(tmp_path, an_image((0, 0.8)), an_image())
+    measured = measure_accuracy(unopened, a_dataset(), "test", keep=file)
+    read = read_accuracy(file, names=("bright", "dark"), task="detect", split="test")
+    assert (read.headline, read.conf, read.n_images) == (measured.headline, measured.conf, 2)
+
+
+def test_kept_probabilities_are_read_without_model_and_data(tmp_path: Path) -> None:
+    np.savez(tmp_path / "kept.npz", true=[0, 1, 1], probabilities=[[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    read = read_accuracy(tmp_path / "kept.npz", names=("bright", "dark"), task="classify", split="test")
+    assert read.headline == ("top1", pytest.approx(2 / 3))
+    assert (read.true.tolist(), read.predicted.tolist()) == ([0, 1, 1], [0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"true": [0, 1]},
+        {"true": [0, 1], "probabilities": [[0.9, 0.1]]},
+        {"true": [0, 1], "probabilities": [[0.9], [0.1]]},
+        {"true": [0, 2], "probabilities": [[0.9, 0.1], [0.9, 0.1]]},
+        {"true": [0, 1], "probabilities": [[0.9, 0.1], [np.nan, 0.1]]},
+        {"true": [0, 1], "probabilities": [["a", "b"], ["c", "d"]]},
+    ],
+)
+def test_kept_probabilities_that_are_none_are_refused(tmp_path: Path, arrays: dict[str, Any]) -> None:
+    np.savez(tmp_path / "kept.npz", **arrays)
+    with pytest.raises(InputError, match=r"^[^\n]*kept\.npz[^\n]*$"):
+        read_accuracy(tmp_path / "kept.npz", names=("bright", "dark"), task="classify", split="test")
