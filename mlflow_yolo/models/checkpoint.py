@@ -1,13 +1,13 @@
 """Which model a word means, and whether its file may be opened: a checkpoint is code."""
 
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_yolo.blocks import Block, read_blocks
 from mlflow_yolo.exceptions import CheckpointError
+from mlflow_yolo.models.scan import scan, scan_yaml
 
 if TYPE_CHECKING:
     from ultralytics import YOLO
@@ -15,20 +15,10 @@ if TYPE_CHECKING:
 EMBEDDED = ("digits", "digits.pt")
 """Words that mean the checkpoint shipped with this package."""
 
-_TRUSTED = re.compile(
-    r"""
-    torch\.nn\.modules\.\w+\.[A-Z]\w*              # layers
-    | ultralytics\.nn\.modules\.\w+\.[A-Z]\w*      # blocks and heads
-    | ultralytics\.nn\.tasks\.\w+Model              # the model classes; a function there could load another file
-    | ultralytics\.utils\.IterableSimpleNamespace
-    | torchvision\.transforms\.(transforms\.[A-Z]\w*|functional\.InterpolationMode)  # a classifier's preprocessing
-    | torch\.torch_version\.TorchVersion | torch\.(Size|device|dtype)
-    | numpy\.(dtype|ndarray|(_core|core)\.multiarray\.(scalar|_reconstruct)|dtypes\.\w+)
-    | pathlib\.(\w*Path) | pathlib\._local\.(\w*Path) | types\.SimpleNamespace | collections\.\w+
-    | (builtins|__builtin__)\.(set|frozenset|slice|complex|bytearray|range|object|int|float|str|bool|list|dict|tuple)
-    """,
-    re.VERBOSE,
-)
+REGISTRY_PREFIX = "models:"
+"""What an address in MLflow's model registry begins with."""
+
+_SCANS = {".pt": scan, ".yaml": scan_yaml, ".yml": scan_yaml}
 
 
 @dataclass(frozen=True)
@@ -58,15 +48,16 @@ def read_model(model: str, *, trust: bool = False) -> Model:
     Args:
         model: `digits` for the shipped checkpoint, a path of a .pt or .yaml file, or a name Ultralytics knows
             (`yolo11n.pt` is downloaded where it is missing, `yolo11n.yaml` is built untrained).
-        trust: Load a .pt file even when it names classes other than PyTorch's, NumPy's and Ultralytics'.
+        trust: Load a file even when it would run code: it names classes other than PyTorch's, NumPy's and
+            Ultralytics', or its yaml more than layers.
 
     Raises:
-        CheckpointError: The file does not exist, is not a checkpoint, or names classes that are not trusted.
+        CheckpointError: The file does not exist, is not a checkpoint, or would run code.
     """
     source = _locate(model)
     path = Path(source)
-    if path.suffix == ".pt" and path.is_file() and not trust:
-        scan(path)
+    if path.is_file() and not trust and path.suffix in _SCANS:
+        _SCANS[path.suffix](path)
     network = load(source)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix == ".pt" and path.is_file() else ""
     names = tuple(str(name) for _, name in sorted(network.names.items()))
@@ -92,32 +83,13 @@ def load(source: str, *, task: str | None = None) -> "YOLO":
     return network
 
 
-def scan(path: Path) -> None:
-    """Check that a checkpoint names only classes of PyTorch, NumPy, Ultralytics and plain Python containers.
-
-    Nothing of the file is executed: PyTorch lists the globals that its pickle refers to.
-
-    Raises:
-        CheckpointError: The file is no checkpoint, or it names anything else (the first names are listed).
-    """
-    from torch.serialization import get_unsafe_globals_in_checkpoint
-
-    try:
-        names = get_unsafe_globals_in_checkpoint(path)
-    except Exception as error:
-        raise CheckpointError(
-            f"model={path} is not a PyTorch checkpoint: {str(error)[:200]}. Use a .pt file."
-        ) from error
-    foreign = sorted(name for name in names if not _TRUSTED.fullmatch(name))
-    if foreign:
-        raise CheckpointError(
-            f"model={path} would run foreign code when loaded: it names {', '.join(foreign[:3])}. "
-            f"If you know where it comes from, add --trust."
-        )
-
-
 def _locate(model: str) -> str:
     """Return the source that Ultralytics is given for the user's word."""
+    if model.startswith(REGISTRY_PREFIX):
+        raise CheckpointError(
+            f"model={model} is a registered variant: an exported file, whose weights cannot be trained, pruned or "
+            "converted again. Use the .pt checkpoint that it was made from."
+        )
     if model in EMBEDDED:
         from mlflow_yolo.checkpoints import path
 

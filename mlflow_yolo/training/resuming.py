@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_yolo.exceptions import ArgumentError
-from mlflow_yolo.models import checkpoint
+from mlflow_yolo.models.scan import scan
 from mlflow_yolo.training.job import JOB, RESULT, read_json
 
 LAST = Path("train") / "weights" / "last.pt"
@@ -33,7 +33,7 @@ def find_interrupted(place: str, *, trust: bool = False) -> Interrupted:
 
     Raises:
         ArgumentError: There is no such training, it has finished, has two stages, or ended before its first epoch did.
-        CheckpointError: The checkpoint names classes that are not trusted.
+        CheckpointError: The checkpoint would run code when it is loaded.
     """
     path = Path(place).expanduser().absolute()
     directory = next((folder for folder in (path, *path.parents[:3]) if (folder / JOB).is_file()), None)
@@ -54,5 +54,5 @@ def find_interrupted(place: str, *, trust: bool = False) -> Interrupted:
     if not last.is_file():
         raise ArgumentError(f"resume={place} ended before its first epoch did: no {LAST}. Start a new training.")
     if not trust:
-        checkpoint.scan(last)
+        scan(last)
     return Interrupted(directory, job)
