@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from mlflow_yolo.exceptions import MlflowYoloError as MlflowYoloError
     from mlflow_yolo.explanation.explain import explain as explain
     from mlflow_yolo.explanation.map import Map as Map
+    from mlflow_yolo.registry.flavor import load_model as load_model
+    from mlflow_yolo.registry.flavor import log_model as log_model
+    from mlflow_yolo.registry.flavor import save_model as save_model
     from mlflow_yolo.runtime.detector import Detector as Detector
     from mlflow_yolo.studies.freeze.ablation import run_freeze_ablation as run_freeze_ablation
     from mlflow_yolo.studies.freeze.question import FreezeQuestion as FreezeQuestion
@@ -31,10 +34,13 @@ _HOMES = {
     "autolog": "mlflow_yolo.tracking.autolog",
     "explain": "mlflow_yolo.explanation.explain",
     "load_dataset": "mlflow_yolo.datasets.dataset",
+    "load_model": "mlflow_yolo.registry.flavor",
     "load_statistics": "mlflow_yolo.tracking.blocks.statistics_files",
+    "log_model": "mlflow_yolo.registry.flavor",
     "open_run": "mlflow_yolo.tracking.run",
     "replay": "mlflow_yolo.tracking.delivery.replay",
     "run_freeze_ablation": "mlflow_yolo.studies.freeze.ablation",
+    "save_model": "mlflow_yolo.registry.flavor",
     "track": "mlflow_yolo.tracking.autolog",
 }
 
@@ -47,10 +53,13 @@ __all__ = [
     "autolog",
     "explain",
     "load_dataset",
+    "load_model",
     "load_statistics",
+    "log_model",
     "open_run",
     "replay",
     "run_freeze_ablation",
+    "save_model",
     "track",
 ]
 

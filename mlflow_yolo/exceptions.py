@@ -7,6 +7,7 @@
     │   ├── CheckpointError             a model that does not exist, does not load or may not be loaded
     │   ├── ArgumentError               an argument or its value, ours or Ultralytics'
     │   └── StoreError                  a tracking store that cannot be opened
+    ├── GateError (RuntimeError)        a gate refused a promotion; the CLI exits 3
     ├── ShapeError (ValueError)         arrays that do not fit together
     └── WorkError (RuntimeError)        a failure while working; the CLI exits 1
 
@@ -44,6 +45,12 @@ class ArgumentError(InputError):
 
 class StoreError(InputError):
     """A tracking store cannot be opened."""
+
+
+class GateError(MlflowYoloError, RuntimeError):
+    """A gate refused a promotion: nothing was moved, exit code 3."""
+
+    exit_code = 3
 
 
 class ShapeError(MlflowYoloError, ValueError):

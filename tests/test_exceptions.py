@@ -5,7 +5,7 @@ import re
 import pytest
 
 from mlflow_yolo import exceptions
-from mlflow_yolo.exceptions import InputError, MlflowYoloError
+from mlflow_yolo.exceptions import GateError, InputError, MlflowYoloError
 
 CLASSES = [value for _, value in inspect.getmembers(exceptions, inspect.isclass)]
 
@@ -21,8 +21,8 @@ def test_every_error_is_also_the_builtin_that_fits(cls: type[MlflowYoloError]) -
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_bad_input_exits_with_2_and_everything_else_with_1(cls: type[MlflowYoloError]) -> None:
-    assert cls("message").exit_code == (2 if issubclass(cls, InputError) else 1)
+def test_bad_input_exits_with_2_a_gate_with_3_and_everything_else_with_1(cls: type[MlflowYoloError]) -> None:
+    assert cls("message").exit_code == (2 if issubclass(cls, InputError) else 3 if cls is GateError else 1)
 
 
 def test_the_tree_in_the_docstring_names_every_class_in_its_place() -> None:

@@ -14,6 +14,7 @@ FLOORS = [
     {"models", "runtime"},
     {"compression"},
     {"tracking", "registry"},
+    {"ray_connection"},
     {"training", "explanation", "diagnosis", "deployment"},
     {"studies", "variants", "doctor"},
     {"cli", "__main__"},
@@ -23,22 +24,26 @@ TRACKING = ["stores", "delivery", "run", "blocks", "maps", "events", "autolog"]
 """The floors of `tracking`; what is not named here stands beside `run`."""
 SIBLINGS = {("registry", "tracking"), ("__main__", "cli")}
 OWNERS = {
-    "click": {"cli"},
+    "click": {"cli", "deployment.plugin"},
+    "fastapi": {"deployment"},
     "matplotlib": {"figures"},
     "cv2": {"runtime"},
     "mlflow": {"tracking", "registry", "deployment"},
     "modelopt": {"compression.quantization"},
     "nncf": {"compression.quantization"},
-    "onnx": {"runtime", "compression"},
+    "onnx": {"runtime", "compression", "registry.gates"},
     "onnxruntime": {"runtime", "compression"},
     "openvino": {"runtime", "compression.quantization"},
     "optuna": {"studies"},
     "plotly": {"figures"},
+    "prometheus_client": {"deployment"},
     "psycopg2": set(),  # SQLAlchemy finds it by the URL
-    "ray": {"studies.executors", "deployment"},
+    "ray": {"ray_connection", "studies.executors", "deployment"},
     "sklearn": {"datasets.digits"},
     "sqlalchemy": {"studies.tuning.storage"},
+    "starlette": {"deployment"},
     "torch_pruning": {"compression.pruning"},
+    "uvicorn": {"deployment"},
     "ultralytics": {"models", "compression", "tracking.autolog", "training", "explanation", "diagnosis"},
 }
 

@@ -11,6 +11,8 @@ import click
 
 from mlflow_yolo import __version__
 from mlflow_yolo.cli.explanation import explain
+from mlflow_yolo.cli.registry import history, promote, register, rollback
+from mlflow_yolo.cli.serving import serve
 from mlflow_yolo.cli.thresholds import thresholds
 from mlflow_yolo.cli.training import freeze_ablation, train
 from mlflow_yolo.cli.tuning import tune
@@ -18,15 +20,21 @@ from mlflow_yolo.cli.upkeep import doctor, replay
 from mlflow_yolo.cli.variants import benchmark, compress, distill, export, prune, quantize
 from mlflow_yolo.exceptions import MlflowYoloError
 
+_WHOLE = ("explain", "thresholds", "register", "promote", "rollback", "history", "serve", "doctor")
+"""Commands that begin anew when they are started again."""
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 a failure while working, 2 bad input, 130 interrupted."""
+    """Run the command line and exit.
+
+    0: done; 1: a failure while working; 2: bad input; 3: a gate refused; 130: interrupted.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = cli.main(args=words, prog_name="mlflow-yolo", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        resumes = words[:1] not in (["explain"], ["thresholds"])
+        resumes = words[:1] not in [[name] for name in _WHOLE]
         code = _say("interrupted." + (" Start the same command again to resume." if resumes else ""), 130)
     except click.ClickException as error:
         code = _say(f"error: {error.format_message()}", 2)
@@ -72,6 +80,11 @@ for command in (
     export,
     benchmark,
     compress,
+    register,
+    promote,
+    rollback,
+    history,
+    serve,
     replay,
     doctor,
 ):

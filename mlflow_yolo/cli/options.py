@@ -3,11 +3,14 @@
 import logging
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from mlflow_yolo.exceptions import ArgumentError
+
+if TYPE_CHECKING:
+    from mlflow_yolo.registry.fetching import Fetched
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -118,6 +121,25 @@ def tracking_of(given: dict[str, Any]) -> Any:
     # A password is written nowhere: workers and replay find it here.
     os.environ["MLFLOW_TRACKING_URI"] = target.tracking_uri
     return target
+
+
+def locate(model: str, tracking: Any) -> "str | Fetched":
+    """Return a model as it was written, or the registered version that `models:/…` names, as files on this machine.
+
+    Args:
+        model: What the user wrote.
+        tracking: What `tracking_of` returned; its store is the registry's.
+
+    Raises:
+        InputError: There is no such version, its bytes have changed, or the registry does not let this user read.
+    """
+    from mlflow_yolo.registry.address import is_model_uri
+
+    if not is_model_uri(model):
+        return model
+    from mlflow_yolo.registry.fetching import fetch
+
+    return fetch(model, tracking_uri=tracking.tracking_uri)
 
 
 def quiet_down(debug: bool) -> None:

@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
-from mlflow_yolo.cli.options import INT, common_options, option, quiet_down, tracking_of
+from mlflow_yolo.cli.options import INT, common_options, locate, option, quiet_down, tracking_of
 
 _ASKED = ("conf", "iou", "objective", "beta", "c_fp", "c_fn", "max_det", "match_iou", "judge", "per_class")
 
 
 @click.command("thresholds")
-@option("model", default="digits", help="Checkpoint .pt, digits (shipped), or a variant's folder.")
+@option("model", default="digits", help="Checkpoint .pt, digits (shipped), a variant's folder, or models:/NAME@ALIAS.")
 @option("data", default="digits", help="data.yaml or an embedded dataset.")
 @option("split", default="auto", help="val (cross-fitted) or test, to report on; auto: test where there is one.")
 @option("objective", default="f1", help="f1, fbeta, cost, recall@0.9 (at precision 0.9 or more), precision@0.9.")
@@ -38,4 +38,5 @@ def thresholds(**given: Any) -> None:
     quiet_down(given.pop("debug"))
     tracking = tracking_of(given)
     question = read_question(**{name: given.pop(name) for name in _ASKED})
+    given["model"] = locate(given["model"], tracking)
     click.echo(run_thresholds(**given, question=question, tracking=tracking))

@@ -13,6 +13,7 @@ from mlflow_yolo.cli.options import (
     F,
     add_options,
     common_options,
+    locate,
     option,
     quiet_down,
     tracking_of,
@@ -172,16 +173,22 @@ def quantize(**given: Any) -> None:
 
 @click.command("benchmark")
 @subject_options
-@option("variants", type=TEXT, default="auto", help="Folders of variants, comma-separated [the checkpoint alone].")
+@option("variants", type=TEXT, default="auto", help="Folders of variants, comma-separated [the model alone].")
 @effort_options
 @common_options
 def benchmark(**given: Any) -> None:
-    """What does each file cost and score on this machine? The checkpoint is always the first row."""
+    """What does each file cost and score on this machine? The model is always the first row.
+
+    Model and variants may also be versions of a registered model: models:/NAME@ALIAS, or models:/NAME/VERSION.
+    """
     from mlflow_yolo.variants.benchmark import run_benchmark_command
 
     quiet_down(given.pop("debug"))
     tracking, effort = tracking_of(given), _effort(given)
-    click.echo(run_benchmark_command(**given, effort=effort, tracking=tracking))
+    given["model"] = locate(given["model"], tracking)
+    words = filter(None, (word.strip() for word in (given.pop("variants") or "").split(",")))
+    variants = [locate(word, tracking) for word in words]
+    click.echo(run_benchmark_command(**given, variants=variants, effort=effort, tracking=tracking))
 
 
 @click.command("compress", context_settings=PASS_THROUGH)

@@ -9,11 +9,12 @@ from torch import nn
 
 from mlflow_yolo.attribution.targets import Target
 from mlflow_yolo.explanation.answers import batches, maps_of
-from mlflow_yolo.explanation.exported import explain_export, exported_file
+from mlflow_yolo.explanation.exported import explain_export, exported_file, fetch_export
 from mlflow_yolo.explanation.inputs import Picture, list_images
 from mlflow_yolo.explanation.map import Map
 from mlflow_yolo.explanation.network import open_model, predicting_with
 from mlflow_yolo.explanation.question import Class, Objects, read_question
+from mlflow_yolo.registry.address import is_model_uri
 
 if TYPE_CHECKING:
     from ultralytics import YOLO
@@ -46,7 +47,8 @@ def explain(
 
     Args:
         model: `digits`, a .pt path or name; or an Ultralytics `YOLO` or its network, which is left as it is. Of an
-            .onnx file by Ultralytics, or a variant's folder with one, only `method="eigencam"` is possible: one map of
+            .onnx file by Ultralytics, a variant's folder with one, or a registered version of it
+            (`models:/cells@champion-cpu`), only `method="eigencam"` is possible: one map of
             every picture, which would be the same for every target.
         images: A path, folder, pattern, array (H, W) or (H, W, channels) uint8 in RGB order, PIL image, or a list.
         target: What is explained in each image:
@@ -81,6 +83,8 @@ def explain(
         ArgumentError: An image, target, method, block, class or branch that does not exist, or one that this model
             has no gradient for; the message names one that works.
     """
+    if isinstance(model, str) and is_model_uri(model):
+        model = fetch_export(model, method)
     export = exported_file(model)
     if export is not None:
         asked = {"target": None if target == "auto" else target, "classes": classes, "objects": objects}

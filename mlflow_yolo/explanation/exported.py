@@ -19,6 +19,7 @@ from mlflow_yolo.explanation.answers import fine_enough
 from mlflow_yolo.explanation.inputs import Pixels, read_images
 from mlflow_yolo.explanation.map import Map
 from mlflow_yolo.explanation.network import check_not_exported
+from mlflow_yolo.registry.fetching import fetch
 from mlflow_yolo.runtime.activations import Activations
 from mlflow_yolo.runtime.description import describe
 from mlflow_yolo.runtime.pipeline import open_pipeline
@@ -41,6 +42,18 @@ def exported_file(model: Any) -> Path | None:
     folder = path if path.is_dir() else path.parent
     is_onnx = path.suffix.lower() == ".onnx" or (is_variant(path) and any(folder.glob("*.onnx")))
     return path if is_onnx else None
+
+
+def fetch_export(address: str, method: str | None) -> Path:
+    """Return the folder of a registered version, downloaded where it is not here yet.
+
+    Raises:
+        CheckpointError: Another method than EigenCAM, or its bytes have changed.
+        InputError: There is no such version, or the registry does not let this user read.
+    """
+    if method is None or find_method(method) is not METHOD:
+        check_not_exported(address, method=method or "layercam")
+    return fetch(address).folder
 
 
 def explain_export(

@@ -14,6 +14,7 @@ from mlflow_yolo.attribution.outputs import BRANCHES
 from mlflow_yolo.exceptions import ArgumentError, CheckpointError
 from mlflow_yolo.models.arguments import check_device
 from mlflow_yolo.models.checkpoint import load, read_model
+from mlflow_yolo.registry.address import is_model_uri
 from mlflow_yolo.variant import is_variant
 
 if TYPE_CHECKING:
@@ -207,12 +208,13 @@ def check_not_exported(model: str, *, method: str | None = None) -> None:
         method: The method that was asked for.
     """
     path = Path(model).expanduser()
-    if path.suffix.lower().lstrip(".") not in _EXPORTED and not path.is_dir():
+    is_registered = is_model_uri(model)
+    if not is_registered and path.suffix.lower().lstrip(".") not in _EXPORTED and not path.is_dir():
         return
     source = path.with_name(path.name.removesuffix(path.suffix).split("_openvino_model")[0] + ".pt")
     remedy = f"Use {source}" if source.is_file() else "Use the .pt checkpoint it was exported from"
     needs = f", which method={method} needs" if method else ""
     rest = "and no blocks to look into"
-    if path.suffix.lower() == ".onnx" or is_variant(path):
+    if is_registered or path.suffix.lower() == ".onnx" or is_variant(path):
         rest = "and only mlflow_yolo.explain(model, images, method='eigencam') does without"
     raise CheckpointError(f"model={model} is exported: it has no gradients{needs}, {rest}. {remedy}.")

@@ -8,6 +8,7 @@ from mlflow_yolo.exceptions import ArgumentError, CheckpointError
 from mlflow_yolo.models.arguments import check_device, check_imgsz, check_positive
 from mlflow_yolo.models.checkpoint import EMBEDDED, read_model
 from mlflow_yolo.models.data import AUTO, check_names, choose_split
+from mlflow_yolo.registry.fetching import Fetched
 from mlflow_yolo.runtime.description import describe
 from mlflow_yolo.variant import VARIANT_FILE, is_variant
 
@@ -23,7 +24,7 @@ class Subject:
     Attributes:
         source: What is run: a located checkpoint, or a variant's folder or exported file.
         is_variant: Which of the two.
-        name: Its file, or folder.
+        name: Its file, folder, or address in the registry.
         sha256: Digest of the file.
         task: `detect` or `segment`.
         names: Class names by id.
@@ -32,6 +33,7 @@ class Subject:
         imgsz: Side of the input, pixels.
         batch: Images a batch.
         device: A checked device.
+        registered: The registered version that it is, None where it was named otherwise.
     """
 
     source: str
@@ -45,6 +47,7 @@ class Subject:
     imgsz: int
     batch: int
     device: str
+    registered: Fetched | None = None
 
     @property
     def label(self) -> str:
@@ -64,12 +67,12 @@ class Subject:
 
 
 def read_subject(
-    model: str, data: str, *, split: str, imgsz: int | None, batch: int, device: str, trust: bool
+    model: str | Fetched, data: str, *, split: str, imgsz: int | None, batch: int, device: str, trust: bool
 ) -> Subject:
     """Return a model and its data.
 
     Args:
-        model: A `.pt` checkpoint, `digits`, a variant's folder, or an export.
+        model: A `.pt` checkpoint, `digits`, a variant's folder, an export, or a registered version.
         data: As for a training.
         split: `val`, `test`, or `auto` for test where there is one.
         imgsz: Side of the input, None for the one the model was trained with; of an exported model its own.
@@ -85,16 +88,19 @@ def read_subject(
         raise ArgumentError(
             "split=train: the model has learnt these images, so every threshold looks good. Use val or test."
         )
-    exported = model not in EMBEDDED and Path(model).suffix not in CHECKPOINTS and Path(model).exists()
-    found = _exported(Path(model), imgsz) if exported else _checkpoint(model, imgsz, trust=trust)
+    registered = model if isinstance(model, Fetched) else None
+    path = str(registered.folder if registered else model)
+    exported = path not in EMBEDDED and Path(path).suffix not in CHECKPOINTS and Path(path).exists()
+    called = registered.uri if registered else path
+    found = _exported(Path(path), imgsz, called) if exported else _checkpoint(path, imgsz, trust=trust)
     dataset = load_dataset(data, task=found.task)
-    check_names(found.names, dataset, model=model)
+    check_names(found.names, dataset, model=called)
     if CHOOSING_SPLIT not in dataset.splits:
         raise ArgumentError(f"data={dataset.name} has no {CHOOSING_SPLIT} split to choose on. Add one to data.yaml.")
     return Subject(
         source=found.source,
         is_variant=exported,
-        name=found.name,
+        name=registered.uri if registered else found.name,
         sha256=found.sha256,
         task=found.task,
         names=found.names,
@@ -103,6 +109,7 @@ def read_subject(
         imgsz=found.imgsz,
         batch=batch,
         device="cpu" if exported else check_device(device),
+        registered=registered,
     )
 
 
@@ -123,12 +130,14 @@ def _checkpoint(model: str, imgsz: int | None, *, trust: bool) -> _Found:
     return _Found(found.source, Path(found.source).name, found.sha256, found.task, found.names, size)
 
 
-def _exported(path: Path, imgsz: int | None) -> _Found:
+def _exported(path: Path, imgsz: int | None, called: str) -> _Found:
     file, variant = describe(path)
-    _check_task(str(path), variant.task)
+    _check_task(called, variant.task)
     if imgsz is not None and (imgsz, imgsz) != variant.imgsz:
         own = "x".join(map(str, variant.imgsz))
-        raise ArgumentError(f"imgsz={imgsz}, but {path} is made for {own}. Leave imgsz out, or export it at that size.")
+        raise ArgumentError(
+            f"imgsz={imgsz}, but {called} is made for {own}. Leave imgsz out, or export it at that size."
+        )
     folder = path.parent if path.name == VARIANT_FILE else path
     name = folder.name if folder.is_dir() else file.name
     return _Found(str(folder), name, variant.sha256, variant.task, variant.names, max(variant.imgsz))

@@ -13,6 +13,8 @@ from mlflow_yolo.exceptions import ArgumentError
 from mlflow_yolo.models.data import localise, new_directory
 from mlflow_yolo.models.heads import Heads
 from mlflow_yolo.models.replay import collect_heads
+from mlflow_yolo.registry.fetching import Fetched
+from mlflow_yolo.registry.links import link_tags
 from mlflow_yolo.stages import Stages
 from mlflow_yolo.studies.thresholds.artifacts import OPERATING_POINT, write_files
 from mlflow_yolo.studies.thresholds.inside import nearest
@@ -49,7 +51,7 @@ def read_question(
 
 def run_thresholds(
     *,
-    model: str,
+    model: str | Fetched,
     data: str,
     split: str,
     imgsz: int | None,
@@ -64,7 +66,7 @@ def run_thresholds(
     """Choose an operating point, keep it in a run, and return the lines to print.
 
     Args:
-        model: A checkpoint, or a variant's folder.
+        model: A checkpoint, a variant's folder, or a registered version.
         data: As for a training.
         split: Split that the point is reported on, `auto` for test where there is one. It is always chosen on val;
             reported on val it is cross-fitted.
@@ -82,6 +84,11 @@ def run_thresholds(
     """
     subject = read_subject(model, data, split=split, imgsz=imgsz, batch=batch, device=device, trust=trust)
     question.masks(subject.task)
+    if write and subject.registered is not None:
+        raise ArgumentError(
+            f"write=true, but {subject.name} is registered, and what is registered does not change. "
+            "Leave write out, and register a new version with --operating-point."
+        )
     if write and subject.folder is None:
         raise ArgumentError(
             f"write=true, but model={model} is no variant's folder. Name one made by export or quantize."
@@ -89,6 +96,8 @@ def run_thresholds(
     directory = new_directory(output, "thresholds")
     with command_run(tracking, directory) as run:
         run.log_params(_asked(subject, question))
+        if subject.registered is not None:
+            run.set_tags(link_tags(subject.registered))
         log_dataset(run, subject.dataset, context="thresholds")
         result, at_choice = find_point(subject, question, directory)
         folder = write_files(result, at_choice, directory)

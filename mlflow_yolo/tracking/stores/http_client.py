@@ -43,7 +43,8 @@ class OneTryStore(RestStore):
         batch = {
             "run_id": run_id,
             "metrics": [
-                {"key": m.key, "value": _number(m.value), "timestamp": m.timestamp, "step": m.step} for m in metrics
+                {"key": m.key, "value": _number(m.value), "timestamp": m.timestamp, "step": m.step, **_linked(m)}
+                for m in metrics
             ],
             "params": [{"key": param.key, "value": param.value} for param in params],
             "tags": [{"key": tag.key, "value": tag.value} for tag in tags],
@@ -129,6 +130,12 @@ class OneTryService(TrackingServiceClient):
                 extra_headers={"Content-Type": _guess_mime_type(name)},
             )
         augmented_raise_for_status(response)
+
+
+def _linked(metric: Metric) -> dict[str, str]:
+    """Return the logged model and the dataset that a metric belongs to, where it names some."""
+    names = "model_id", "dataset_name", "dataset_digest"
+    return {name: value for name in names if (value := getattr(metric, name, None))}
 
 
 def _number(value: float) -> float | str:

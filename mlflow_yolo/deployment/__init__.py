@@ -1,0 +1,1 @@
+"""Serving a promoted model: an engine that computes, a follower of its alias, and what stands before them."""

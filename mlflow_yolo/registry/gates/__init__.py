@@ -1,0 +1,1 @@
+"""May a version ship: what was measured of it, held against limits, one gate a question."""
