@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -175,8 +175,17 @@ YOLO(str(checkpoints.path())).train(
 
 
 @contextmanager
-def tracking_server(database: str, folder: Path) -> Iterator[str]:
-    """Start `mlflow server` before a database and yield its address."""
+def tracking_server(
+    database: str, folder: Path, *, more: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Start `mlflow server`, which also hands out artifacts, before a database and yield its address.
+
+    Args:
+        database: The backend store.
+        folder: Where artifacts and the log are kept.
+        more: Further options.
+        environment: Further variables of its environment.
+    """
     from mlflow import MlflowClient
 
     from mlflow_yolo.tracking.stores.addresses import responds
@@ -185,9 +194,9 @@ def tracking_server(database: str, folder: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = ["--backend-store-uri", database, "--artifacts-destination", str(folder / "artifacts"), "--workers", "1"]
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), *options]
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), *options, *more]
     with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **(environment or {})})
     try:
         while not responds(f"http://127.0.0.1:{port}"):
             if process.poll() is not None:

@@ -86,11 +86,19 @@ def finish(outcome: Outcome) -> int:
     return 1 if outcome.ok is False else 0
 
 
-def read_arguments(description: str | None, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the command line of a benchmark: `quick`, a run of seconds that exercises the code and judges no time."""
+def read_arguments(description: str | None, argv: Sequence[str] | None = None, **options: str) -> argparse.Namespace:
+    """Return the command line of a benchmark: `quick`, a run of seconds that exercises the code and judges no time.
+
+    Args:
+        description: Its docstring, whose first line is shown.
+        argv: The words, None for those of the process.
+        options: Help of what else may be given, by name; None where it is not.
+    """
     first_line = (description or "").partition("\n")[0]
     parser = argparse.ArgumentParser(description=first_line)
     parser.add_argument("--quick", action="store_true", help="a run of seconds that judges no time, for CI")
+    for name, text in options.items():
+        parser.add_argument(f"--{name}", help=text)
     return parser.parse_args(argv)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from mlflow_yolo import keys
 from mlflow_yolo.exceptions import StoreError
+from mlflow_yolo.registry.store import denied
 
 _TIMEOUTS_S = 3.0, 20.0
 _OTHER_WAYS = ("MLFLOW_TRACKING_AUTH", "MLFLOW_TRACKING_AWS_SIGV4", "MLFLOW_REGISTRY_URI", "MLFLOW_WORKSPACE")
@@ -82,9 +83,12 @@ class QuickClient:
         form: dict[str, Any] = {"params" if method == "GET" else "json": words}
         try:
             response = self._session.request(method, f"{self._root}/{path}", timeout=_TIMEOUTS_S, **form)
-            content = response.json() if response.content else {}
+            refused = denied(response.status_code, response.text, "change the registry")
+            content = response.json() if response.content and refused is None else {}
         except (requests.RequestException, ValueError) as error:
             raise Refused("", f"the registry does not answer as MLflow does: {type(error).__name__}.") from error
+        if refused is not None:
+            raise refused
         if response.status_code != 200:
             raise Refused(content.get("error_code", ""), f"the registry refuses: {content.get('message', '')[:300]}")
         return content
@@ -99,7 +103,7 @@ def quick_client(uri: str, name: str) -> QuickClient | None:
     client = QuickClient(uri)
     try:
         model = client.get_registered_model(name)
-    except Refused:
+    except StoreError:
         return None  # MLflow's own says why
     return client if keys.TAG_HISTORY in model.tags else None
 

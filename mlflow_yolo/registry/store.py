@@ -79,6 +79,27 @@ def plain_errors(doing: str, *, needs: str = "EDIT") -> Iterator[None]:
 
 def _plain(error: Exception, doing: str, needs: str) -> MlflowYoloError:
     status, text = _status_of(error), _CODE.sub("", one_line(error))
+    if (refused := denied(status, text, doing, needs=needs)) is not None:
+        return refused
+    code = getattr(error, "error_code", "")
+    if code in _NOT_THERE or (status == 404 and code != "ENDPOINT_NOT_FOUND" and "artifact" in text.lower()):
+        return ArgumentError(f"cannot {doing}: {text.rstrip('.')}. Check its name or number.")
+    if isinstance(undeliverable(error), ServerSilent):
+        return RegistryDown(f"cannot {doing}: the server does not answer. {_short(text)}")
+    if code in _NOT_POSSIBLE:
+        return ArgumentError(f"cannot {doing}: {text}")
+    return StoreError(f"cannot {doing}: {text}")
+
+
+def denied(status: int, text: str, doing: str, *, needs: str = "EDIT") -> StoreError | None:
+    """Return what an answer of 401 or 403 means, None for any other.
+
+    Args:
+        status: Of HTTP.
+        text: What the server said.
+        doing: See `plain_errors`, as for the next.
+        needs: See there.
+    """
     if status == 401:
         return StoreError(
             f"cannot {doing}: the server asks for a user and a password that it knows ({_user()}). "
@@ -93,14 +114,7 @@ def _plain(error: Exception, doing: str, needs: str) -> MlflowYoloError:
         return StoreError(
             f"cannot {doing}: {_user()} may not (403). Ask the server's owner for the permission {needs}."
         )
-    code = getattr(error, "error_code", "")
-    if code in _NOT_THERE or (status == 404 and code != "ENDPOINT_NOT_FOUND" and "artifact" in text.lower()):
-        return ArgumentError(f"cannot {doing}: {text.rstrip('.')}. Check its name or number.")
-    if isinstance(undeliverable(error), ServerSilent):
-        return RegistryDown(f"cannot {doing}: the server does not answer. {_short(text)}")
-    if code in _NOT_POSSIBLE:
-        return ArgumentError(f"cannot {doing}: {text}")
-    return StoreError(f"cannot {doing}: {text}")
+    return None
 
 
 def _status_of(error: Exception) -> int:
