@@ -185,6 +185,7 @@ def guarded(
         yield Guarded(uri, password)
 
 
+@pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated")  # mlflow.server imports it
 def test_a_user_without_rights_gets_one_clear_line_and_moves_nothing(
     guarded: Guarded, benchmarked: Benchmarked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
