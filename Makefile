@@ -71,7 +71,7 @@ demo: install
 # What computes and trains runs in one process a core, a file's tests together: they share what is expensive to make. The
 # others wait for servers, kill processes and hold deadlines, and have the machine for themselves.
 COMPUTING = $(wildcard tests/test_*.py) $(addprefix tests/,attribution benchmarks checkpoints classification compression \
-	datasets detection explanation figures models projects registry/gates runtime statistics training variants \
+	datasets deployment detection explanation figures models projects registry runtime statistics training variants \
 	$(addprefix studies/,freeze thresholds tuning test_driver.py test_measured.py test_progress.py test_study.py) \
 	$(addprefix tracking/,autolog blocks events maps stores test_autolog.py test_complaints.py test_ddp.py))
 
