@@ -6,18 +6,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_yolo.exceptions import ArgumentError
+from mlflow_yolo.exceptions import ArgumentError, CheckpointError
 from mlflow_yolo.registry.champions import CHAMPION, alias_of, challenge, champion, crown, settled
 from mlflow_yolo.registry.description import model_text
 from mlflow_yolo.registry.fetching import Fetched, fetch
 from mlflow_yolo.registry.gates.evidence import Evidence, read_evidence
-from mlflow_yolo.registry.gates.gate import Verdict
+from mlflow_yolo.registry.gates.gate import OFF, Verdict
 from mlflow_yolo.registry.gates.judging import GATES, judge, report, tags
 from mlflow_yolo.registry.gates.limits import Limits
 from mlflow_yolo.registry.gates.rebenchmark import rebenchmark
-from mlflow_yolo.registry.history import Entry
+from mlflow_yolo.registry.history import Entry, read_history
 from mlflow_yolo.registry.rollback import moved_text
 from mlflow_yolo.registry.store import plain_errors
+from mlflow_yolo.registry.versions import list_versions
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -124,17 +125,20 @@ def promote(
     """
     order.check()
     with plain_errors(f"promote {order.name} version {order.version}"):
-        history = settled(client, order.name, order.target, by=by)
+        # A dry run does not even finish what a killed promoter left.
+        history = (
+            read_history(client, order.name) if order.dry_run else settled(client, order.name, order.target, by=by)
+        )
         order = replace(order, version=_newest(client, order.name)) if order.version == NEWEST else order
         expected = champion(history, order.target)
         if expected == order.version and not order.challenger:
             alias = alias_of(CHAMPION, order.target)
             return Promotion((), None, "", f"{order.name} version {expected} is {alias} already.")
         candidate = _fetched(client, order.name, order.version, tracking_uri)
-        reigning = _fetched(client, order.name, expected, tracking_uri) if expected else None
+        reigning, broken = _reigning(client, order.name, expected, tracking_uri)
         evidence = _evidence(client, order.name, candidate, reigning, tracking_uri, remeasure)
         limits = order.limits.only(SERVABLE) if order.challenger else order.limits
-        verdicts = tuple(judge(evidence, limits))
+        verdicts = tuple(_spoiled(one, broken) for one in judge(evidence, limits))
         refused = bool(_refusing(verdicts, order))
         if not order.dry_run:
             # Of a challenger most gates are not asked: what they found earlier stays.
@@ -151,10 +155,25 @@ def promote(
 
 
 def _newest(client: "MlflowClient", name: str) -> str:
-    found = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
+    found = list_versions(client, name)
     if not found:
         raise ArgumentError(f"{name} has no version. Register one first: mlflow-yolo register.")
     return str(found[0].version)
+
+
+def _reigning(client: "MlflowClient", name: str, version: str, tracking_uri: str) -> tuple[Fetched | None, str]:
+    """Return the champion, and why it cannot be read: then it has to be replaceable all the same."""
+    try:
+        return (_fetched(client, name, version, tracking_uri) if version else None), ""
+    except CheckpointError as error:
+        return None, str(error)
+
+
+def _spoiled(verdict: Verdict, broken: str) -> Verdict:
+    """Return a verdict; the one on a champion that cannot be read is that nothing is known."""
+    if not broken or verdict.gate != "champion_drop" or verdict.word == OFF:
+        return verdict
+    return Verdict(verdict.gate, "", "evidence", False, broken)
 
 
 def _fetched(client: "MlflowClient", name: str, version: str, tracking_uri: str) -> Fetched:

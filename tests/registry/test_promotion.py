@@ -1,5 +1,7 @@
 """The way to champion: judged, moved, written down; or refused, and nothing moved. The files are none that run."""
 
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,6 +132,24 @@ def test_the_champion_itself_is_not_promoted_again(client: "MlflowClient", store
     assert not found.refused
     assert "already" in found.outcome
     assert len(read_history(client, "cells").entries) == 1
+
+
+def test_a_champion_whose_bytes_were_changed_can_be_replaced_by_saying_so(
+    client: "MlflowClient", store: str, registered: list[str], tmp_path: Path
+) -> None:
+    decide(client, store, order("1"))
+    (file,) = [path for path in tmp_path.rglob("artifacts/variant/model.onnx") if path.read_bytes() == b"fp32-onnx"]
+    file.write_bytes(b"another")
+    shutil.rmtree(os.environ["MLFLOW_YOLO_CACHE"] + "/models", ignore_errors=True)
+    limits = ON_PAPER.only(("latency", "size", "champion_drop"))
+    limits = replace(limits, off=limits.off - {"champion_drop"})
+    found = decide(client, store, order("2", limits=limits))
+    assert found.refused
+    (verdict,) = [one for one in found.verdicts if one.gate == "champion_drop"]
+    assert "sha256" in verdict.why
+    found = decide(client, store, order("2", limits=limits, overrides=("champion_drop",), reason="it is broken"))
+    assert found.entry is not None
+    assert found.entry.overrides == ("champion_drop",)
 
 
 @pytest.mark.parametrize(
