@@ -264,6 +264,7 @@ def rolling_back(uri: str, tracking_uri: str) -> Rollback:
             target=target,
             by="mlflow-yolo serve",
             reason=verdict.reason,
+            expected=verdict.new.version,
             open_client=lambda: client,
             tell=lambda line: _logger.warning("%s", line),
         )

@@ -107,19 +107,32 @@ def crown(
     raise _too_busy(name)
 
 
-def roll_back(client: "MlflowClient", name: str, *, target: str, by: str, reason: str = "") -> Entry:
+def roll_back(
+    client: "MlflowClient", name: str, *, target: str, by: str, reason: str = "", expected: str | None = None
+) -> Entry:
     """Bring back the version that was champion before, and return the entry of it.
 
     Versions that were deleted since are passed over.
 
+    Args:
+        client: Of the registry.
+        name: The model.
+        target: Where it runs.
+        by: Who does it.
+        reason: Why.
+        expected: The champion that has to go; None for whoever it is.
+
     Raises:
         ArgumentError: There is no champion, or none before it.
+        WorkError: Another version than `expected` is champion by now; nothing was moved.
     """
     for _ in range(_MOST_ROUNDS):
         history = settled(client, name, target, by=by)
         now = champion(history, target)
         if not now:
             raise ArgumentError(f"{name} has no {alias_of(CHAMPION, target)}. Promote a version first.")
+        if expected is not None and now != expected:
+            raise _overtaken(history, target, now, expected)
         before = _last_living(client, name, history.champions(target)[:-1], than=now)
         if before is None:
             raise ArgumentError(f"{name} version {now} has no champion before it for {target}. Promote another one.")
@@ -210,8 +223,8 @@ def _overtaken(history: History, target: str, now: str, expected: str) -> WorkEr
     who = f" by {last.by} at {last.at[11:19]} UTC" if last is not None else ""
     return WorkError(
         f"{history.name}: {f'version {now}' if now else 'no version'} has become {alias_of(CHAMPION, target)} "
-        f"meanwhile{who}; the gates compared with {f'version {expected}' if expected else 'none'}. "
-        "Nothing was moved. Promote again."
+        f"meanwhile{who}; it was taken for {f'version {expected}' if expected else 'none'}. "
+        "Nothing was moved. Try again."
     )
 
 

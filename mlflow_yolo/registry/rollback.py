@@ -18,6 +18,7 @@ def bring_back(
     target: str,
     by: str,
     reason: str = "",
+    expected: str | None = None,
     open_client: Callable[[], "MlflowClient"],
     tell: Callable[[str], object] = lambda line: None,
 ) -> Entry:
@@ -29,23 +30,25 @@ def bring_back(
         target: Where it runs.
         by: Who does it.
         reason: Why.
+        expected: See `roll_back`.
         open_client: Opens MLflow's own client, which takes seconds; for what can wait until the aliases have moved.
         tell: Told what has happened as soon as it has.
 
     Raises:
         ArgumentError: There is no champion, or none before it.
         StoreError: The registry does not answer, or refuses.
+        WorkError: See `roll_back`.
     """
     quick = quick_client(tracking_uri, name)
     if quick is not None:
-        entry = roll_back(quick, name, target=target, by=by, reason=reason)  # type: ignore[arg-type]
+        entry = roll_back(quick, name, target=target, by=by, reason=reason, expected=expected)  # type: ignore[arg-type]
         tell(moved_text(name, entry))
     from mlflow_yolo.registry.store import plain_errors
 
     with plain_errors(f"roll {name} back"):
         client = open_client()
         if quick is None:
-            entry = roll_back(client, name, target=target, by=by, reason=reason)
+            entry = roll_back(client, name, target=target, by=by, reason=reason, expected=expected)
             tell(moved_text(name, entry))
         from mlflow_yolo.registry.description import model_text
 

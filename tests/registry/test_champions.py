@@ -93,6 +93,17 @@ def test_a_rollback_passes_over_versions_that_were_deleted(client: "MlflowClient
     assert aliases(client) == {"champion-cpu": "1"}
 
 
+def test_a_rollback_of_a_champion_that_is_gone_already_takes_nobody_else_back(
+    client: "MlflowClient", cells: str
+) -> None:
+    promote(client, "1", "")
+    promote(client, "2", "1")
+    with pytest.raises(WorkError, match=r"version 2 .*version 3"):
+        roll_back(client, cells, target="cpu", by="a watch", expected="3")
+    assert aliases(client)["champion-cpu"] == "2"
+    assert roll_back(client, cells, target="cpu", by="a watch", expected="2").version == "1"
+
+
 def test_nothing_to_roll_back_without_a_champion(client: "MlflowClient", cells: str) -> None:
     with pytest.raises(ArgumentError, match="champion-cpu"):
         roll_back(client, cells, target="cpu", by="anna")
