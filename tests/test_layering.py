@@ -24,7 +24,7 @@ TRACKING = ["stores", "delivery", "run", "blocks", "maps", "events", "autolog"]
 """The floors of `tracking`; what is not named here stands beside `run`."""
 SIBLINGS = {("registry", "tracking"), ("__main__", "cli")}
 OWNERS = {
-    "click": {"cli", "deployment.plugin"},
+    "click": {"cli", "deployment.targets.plugin"},
     "fastapi": {"deployment"},
     "matplotlib": {"figures"},
     "cv2": {"runtime"},

@@ -72,8 +72,8 @@ def serve(address: str, model: str, **given: Any) -> None:
     """
     # Read when OpenCV is first imported: a client's damaged images are told to the client, not to the log.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    from mlflow_yolo.deployment.limits import Limits
-    from mlflow_yolo.deployment.server import serve as serve_backend
+    from mlflow_yolo.deployment.http.limits import Limits
+    from mlflow_yolo.deployment.http.server import serve as serve_backend
 
     quiet_down(given.pop("debug"))
     limits = Limits(**{name: given.pop(name) for name in _LIMITS})
@@ -88,8 +88,8 @@ def serve(address: str, model: str, **given: Any) -> None:
 
 
 def _open(model: str, timeout_s: float, given: dict[str, Any]) -> Any:
-    from mlflow_yolo.deployment.challenger import with_challenger
-    from mlflow_yolo.deployment.opening import open_backend
+    from mlflow_yolo.deployment.challenge.challenger import with_challenger
+    from mlflow_yolo.deployment.inference.opening import open_backend
 
     uri, file, tracking_uri = model, given["uri_file"], given["tracking_uri"]
     backend = open_backend(

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from mlflow_yolo.deployment.app import build_app
-from mlflow_yolo.deployment.backend import Answer, Loaded, Options, Status
-from mlflow_yolo.deployment.limits import Limits
-from mlflow_yolo.deployment.server import _config, _listener, _Server
+from mlflow_yolo.deployment.http.app import build_app
+from mlflow_yolo.deployment.http.limits import Limits
+from mlflow_yolo.deployment.http.server import _config, _listener, _Server
+from mlflow_yolo.deployment.inference.backend import Answer, Loaded, Options, Status
 from mlflow_yolo.runtime.detections import Detections
 from mlflow_yolo.runtime.images import read_image
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mlflow_yolo.deployment.backend import Answer, Busy, Loaded, Options, Status
+from mlflow_yolo.deployment.inference.backend import Answer, Busy, Loaded, Options, Status
 from mlflow_yolo.runtime.detections import Detections
 
 NAMES = ("red", "green", "blue")

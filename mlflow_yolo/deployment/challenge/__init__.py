@@ -1,0 +1,1 @@
+"""A challenger beside the champion: shadow, canary, what came of it, and the way back."""

@@ -1,0 +1,1 @@
+"""A model that is open and answers: workers, the line before them, and the alias that is followed."""

@@ -1,0 +1,1 @@
+"""MLflow's deployments: a server in the background, Ray Serve, configuration for others."""
