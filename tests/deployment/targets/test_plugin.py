@@ -103,7 +103,7 @@ def fake_ray(calls: list[Any]) -> ModuleType:
 
 def test_ray_is_given_its_deployment_and_what_it_said_before(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
-    import mlflow_yolo.deployment as package
+    import mlflow_yolo.deployment.targets as package
 
     fake = fake_ray(calls)
     monkeypatch.setitem(sys.modules, "mlflow_yolo.deployment.targets.ray_serve", fake)
