@@ -9,6 +9,7 @@ It begins when a line arrives at its standard input, so that many can begin at o
 import contextlib
 import random
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from mlflow_yolo.exceptions import ArgumentError, WorkError
@@ -30,7 +31,7 @@ def main(uri: str, name: str, mode: str, versions: str) -> None:
 
 def once(client, name: str, version: str) -> None:
     while not attempt(client, name, version):
-        pass
+        time.sleep(random.uniform(0, 2))  # else all losers read the whole history again at every win
     print(f"won {version}", flush=True)
 
 
