@@ -116,8 +116,10 @@ def test_replicas_follow_the_alias_take_another_model_and_outlive_a_node(
         cluster.kill_node()
         before = len(clients.statuses)
         until(lambda: len(clients.statuses) > before + 50)
-        assert set(clients.end()) == {200}
-        assert clients.n_broken <= 5  # what the lost node's proxy had taken
+        answered = clients.end()
+        lost = [status for status in answered if status != 200]
+        assert len(lost) + clients.n_broken <= 5  # what the lost node's proxy and replica had taken
+        assert set(answered[-40:]) == {200}
 
         ray_serve.delete("cells", details)
         ray_serve.delete("cells", details)
