@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from mlflow_yolo.datasets.dataset import Dataset, load_dataset
-from mlflow_yolo.exceptions import ArgumentError, InputError, MlflowYoloError
+from mlflow_yolo.exceptions import InputError, MlflowYoloError
+from mlflow_yolo.models.data import choose_split
 from mlflow_yolo.registry.fetching import Fetched
 from mlflow_yolo.registry.gates.evidence import Evidence, Subject
 from mlflow_yolo.registry.record import (
@@ -62,7 +63,8 @@ def rebenchmark(
         parent: The version that it was made from, None where that is not registered.
         champion: The champion of its target, None where there is none.
         data: See `load_dataset`.
-        split: The split of the scores; latencies are measured on some of its images.
+        split: The split of the scores, `auto` for test where there is one; latencies are measured on some of its
+            images.
         directory: Where predictions, timings and records are kept; the same call goes on where one was interrupted.
         runs: Timed inferences of each version.
         rounds: Turns in which they are made, every version in each.
@@ -78,8 +80,7 @@ def rebenchmark(
         ArgumentError: They have no such split, or a number is out of range.
     """
     dataset, stages = load_dataset(data), stages or Stages()
-    if split not in dataset.splits:
-        raise ArgumentError(f"split={split} is not in data={data}. It has {', '.join(dataset.splits)}.")
+    split = choose_split(dataset, split)
     versions = {one.version: one for one in (candidate, parent, champion) if one is not None}
     with stages:
         scored = {number: _score(one, dataset, split, directory, stages) for number, one in versions.items()}

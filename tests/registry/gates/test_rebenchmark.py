@@ -34,7 +34,7 @@ def data(tmp_path: Path) -> str:
 
 
 def test_a_split_that_is_not_there_is_refused(version: Fetched, data: str, tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match=r"^split=test is not in [^\n]*train, val"):
+    with pytest.raises(ArgumentError, match=r"^split=test does not exist in [^\n]*train, val"):
         rebenchmark(version, None, None, data=data, split="test", directory=tmp_path / "out")
 
 
@@ -49,7 +49,7 @@ def test_candidate_parent_and_champion_are_measured_here_side_by_side(
     parent = a_version(tmp_path / "1", version="1", kind="fp32-onnx")
     damaged = a_version(tmp_path / "3", version="3")
     (damaged.folder / "model.onnx").write_bytes(b"no model")
-    found = rebenchmark(stored, parent, damaged, data=data, split="val", directory=tmp_path / "out", **SMALL)
+    found = rebenchmark(stored, parent, damaged, data=data, split="auto", directory=tmp_path / "out", **SMALL)
     new = found.candidate.record
     assert new.parent is not None
     assert new.variant.cost.benchmark == new.parent.cost.benchmark != "b1"
