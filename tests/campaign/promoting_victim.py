@@ -1,6 +1,7 @@
 """Promotes versions, each in a thread and with a client of its own, until each has been champion once.
 
-    python promoting_victim.py URI NAME once 3,4,5      each version once; prints a line for each that was told it won
+    python promoting_victim.py URI NAME try 3,4,5       each tries once; prints a line for each that was told it won
+    python promoting_victim.py URI NAME once 3,4,5      each goes on until it has won once
     python promoting_victim.py URI NAME for-ever 3,4,5  promotes and rolls back until it is killed
 
 It begins when a line arrives at its standard input, so that many can begin at once.
@@ -24,9 +25,17 @@ def main(uri: str, name: str, mode: str, versions: str) -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     with ThreadPoolExecutor(len(clients)) as pool:
-        work = once if mode == "once" else for_ever
+        work = {"try": try_once, "once": once, "for-ever": for_ever}[mode]
         for future in [pool.submit(work, client, name, version) for version, client in clients.items()]:
             future.result()
+
+
+def try_once(client, name: str, version: str) -> None:
+    try:
+        crown(client, name, version=version, target=TARGET, expected="", by=version)
+    except WorkError:
+        return
+    print(f"won {version}", flush=True)
 
 
 def once(client, name: str, version: str) -> None:
