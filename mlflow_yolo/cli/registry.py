@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _NAME = option("name", default="yolo", help="The registered model.")
 _TARGET = option("target", default="cpu", help="Where it is to run: the alias is champion-TARGET.")
+_flag = partial(option, type=bool, is_flag=False, flag_value="true", default=False)  # --dry-run, or MLproject's true
 _REASON = option("reason", type=TEXT, default="auto", help="Why, for the history.")
 
 
@@ -53,23 +54,9 @@ def register(**given: Any) -> None:
 )
 @option("override", type=TEXT, default="auto", help="Gates that may fail, a comma-separated list; needs a reason.")
 @_REASON
-@option("dry_run", type=bool, is_flag=False, flag_value="true", default=False, help="Judge, and write nothing.")
-@option(
-    "challenger",
-    type=bool,
-    is_flag=False,
-    flag_value="true",
-    default=False,
-    help="Make it challenger-TARGET, to be tried beside the champion.",
-)
-@option(
-    "rebenchmark",
-    type=bool,
-    is_flag=False,
-    flag_value="true",
-    default=False,
-    help="Measure it, its parent and the champion on this machine, interleaved.",
-)
+@_flag("dry_run", help="Judge, and write nothing.")
+@_flag("challenger", help="Make it challenger-TARGET, to be tried beside the champion.")
+@_flag("rebenchmark", help="Measure it, its parent and the champion on this machine, interleaved.")
 @option("data", type=TEXT, default="auto", help="rebenchmark: data.yaml or an embedded dataset.")
 @option("split", default="auto", help="rebenchmark: split of the scores; auto: test where there is one.")
 @option("runs", type=int, default=100, help="rebenchmark: timed inferences of each.")

@@ -123,6 +123,9 @@ def create_model(client: "MlflowClient", name: str, *, experiment_id: str = "0")
     try:
         client.create_registered_model(name, tags={keys.TAG_HISTORY: run_id})
     except Exception as error:
+        model = _find(client, name)
+        if model is not None and model.tags.get(keys.TAG_HISTORY) == run_id:
+            return  # it was created, and the answer was lost on its way
         client.delete_run(run_id)
         if code_of(error) != THERE_ALREADY:
             raise

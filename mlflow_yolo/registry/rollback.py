@@ -50,8 +50,9 @@ def bring_back(
         if quick is None:
             entry = roll_back(client, name, target=target, by=by, reason=reason, expected=expected)
             tell(moved_text(name, entry))
-        from mlflow_yolo.registry.description import model_text
+    from mlflow_yolo.registry.description import model_text
 
+    with plain_errors(f"bring the description of {name} up to date (the rollback is done)"):
         client.update_registered_model(name, model_text(client, name))
     return entry
 

@@ -137,6 +137,7 @@ def test_promoters_that_are_killed_leave_a_champion_and_a_history_that_goes_on(
         begin(victims)
         time.sleep(chance.uniform(0.05, 2.0))
         for victim in victims:
+            assert victim.poll() is None  # it was killed, it did not fail
             victim.kill()
             victim.communicate()
         before = read_history(client, name)

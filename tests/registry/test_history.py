@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -78,6 +78,19 @@ def test_of_two_who_create_a_model_at_once_one_history_remains(client: "MlflowCl
     run_id = open_history(client, "cells")
     runs = client.search_runs(["0"], filter_string="attributes.run_name = 'cells: promotions'")
     assert [run.info.run_id for run in runs] == [run_id]
+
+
+def test_a_model_whose_creation_was_answered_by_nobody_keeps_its_history(client: "MlflowClient") -> None:
+    class Silent:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(client, name)
+
+        def create_registered_model(self, *arguments: Any, **named: Any) -> None:
+            client.create_registered_model(*arguments, **named)
+            raise TimeoutError
+
+    create_model(Silent(), "cells")  # type: ignore[arg-type]
+    assert read_history(client, "cells").entries == ()
 
 
 def test_a_model_that_was_registered_otherwise_gets_a_history_once(client: "MlflowClient") -> None:
